@@ -1,0 +1,38 @@
+"""Shared test settings: strict promotion, warnings as errors, and where real data and golden vectors are."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def _directory(variable: str, what: str) -> pathlib.Path:
+    value = os.environ.get(variable)
+    if not value or not pathlib.Path(value).is_dir():
+        pytest.skip(f"{variable} does not name the directory of {what}")
+    return pathlib.Path(value)
+
+
+@pytest.fixture(scope="session")
+def medmnist_root() -> pathlib.Path:
+    """The directory of official MedMNIST files."""
+    return _directory("MEDMNIST_ROOT", "official MedMNIST files")
+
+
+@pytest.fixture(scope="session")
+def golden_root() -> pathlib.Path:
+    """The directory of the published network's weights and outputs."""
+    return _directory("GOLDEN_ROOT", "the published network's golden vectors")
+
+
+@pytest.fixture(scope="session")
+def pbc_file(medmnist_root: pathlib.Path) -> pathlib.Path:
+    """The real blood cells in MedMNIST layout, beside the official files."""
+    path = medmnist_root.parent / "pbc" / "pbc_blood_28.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    return path
