@@ -1,0 +1,28 @@
+"""Data sets by name: the twelve official ones, and the drawn one that has to be asked for."""
+
+import os
+
+from mamba_jax.data import dataset, medmnist, synthetic
+
+
+def names() -> tuple[str, ...]:
+    """Every name that `load` knows."""
+    return (*medmnist.names(), synthetic.NAME)
+
+
+def load(name: str, *, root: str | os.PathLike | None = None, size: int = 28) -> dataset.Dataset:
+    """A data set by its name.
+
+    Args:
+      name: one of `names()`: an official 2-D set of MedMNIST, or "synthetic_blood" with its default counts and seed.
+      root: directory of the official files; a missing one is downloaded to it. Not needed for synthetic data.
+      size: side in pixels: 28, 64, 128 or 224; any that is at least 8 for synthetic data.
+
+    Raises:
+      DataError: the name or the size is unknown, or the file is not to be had; never is another set put in its place.
+    """
+    if name == synthetic.NAME:
+        return synthetic.synthetic_blood(size=size)
+    if name not in medmnist.info():
+        raise dataset.DataError(f"dataset must be one of {names()}, got {name!r}")
+    return medmnist.load_medmnist(name, root=root, size=size)
