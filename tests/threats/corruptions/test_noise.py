@@ -1,0 +1,81 @@
+"""Gaussian noise has the distribution it names, independent over pixels, channels and images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from threats import corruptions
+
+SIGMA = 0.08
+
+
+@pytest.fixture(scope="module")
+def noise():
+    """What is added to mid-gray images, where 0.08 is six standard deviations from clipping. [16, 32, 32, 3]"""
+    images = jnp.full((16, 32, 32, 3), 0.5)
+    return np.asarray(corruptions.gaussian_noise(jax.random.key(0), images, sigma=SIGMA)) - 0.5
+
+
+def test_is_normal(noise):
+    count = noise.size
+    assert abs(noise.mean()) < 4 * SIGMA / np.sqrt(count)
+    assert abs(noise.std() / SIGMA - 1) < 4 / np.sqrt(2 * count)
+    assert stats.kstest(noise.ravel(), stats.norm(scale=SIGMA).cdf).pvalue > 1e-3
+
+
+def test_every_pixel_channel_and_image_is_its_own(noise):
+    limit = 5 / np.sqrt(noise[0].size)
+    images = np.corrcoef(noise.reshape(16, -1))
+    channels = np.corrcoef(noise.reshape(-1, 3).T)
+    neighbours = np.corrcoef(noise[:, :, :-1].ravel(), noise[:, :, 1:].ravel())
+    for correlation in (images, channels, neighbours):
+        assert np.abs(correlation - np.eye(len(correlation))).max() < limit
+
+
+def test_is_clipped_not_wrapped():
+    black = corruptions.gaussian_noise(jax.random.key(1), jnp.zeros((4, 28, 28, 1)), sigma=0.1)
+    assert black.min() == 0.0
+    np.testing.assert_allclose(np.mean(np.asarray(black) == 0), 0.5, atol=0.03)
+    # Half a normal distribution: E max(0, n) = sigma / sqrt(2 pi).
+    np.testing.assert_allclose(black.mean(), 0.1 / np.sqrt(2 * np.pi), rtol=0.05)
+    white = corruptions.gaussian_noise(jax.random.key(1), jnp.ones((4, 28, 28, 1)), sigma=0.1)
+    assert white.max() == 1.0
+
+
+def test_keys_differ():
+    images = jnp.full((2, 8, 8, 1), 0.5)
+    first, second = (corruptions.gaussian_noise(jax.random.key(seed), images, sigma=SIGMA) for seed in (0, 1))
+    assert np.mean(np.asarray(first) == np.asarray(second)) < 0.05
+
+
+def test_sigma_zero_is_the_identity_and_nan_is_not_hidden():
+    images = jax.random.uniform(jax.random.key(2), (2, 8, 8, 3))
+    np.testing.assert_array_equal(corruptions.gaussian_noise(jax.random.key(3), images, sigma=0.0), images)
+    spoiled = corruptions.gaussian_noise(jax.random.key(3), images.at[1, 2, 3, 0].set(jnp.nan), sigma=0.1)
+    assert np.argwhere(np.isnan(spoiled)).tolist() == [[1, 2, 3, 0]]
+
+
+def test_sigma_may_be_traced():
+    traces = []
+
+    @jax.jit
+    def noisy(key, images, sigma):
+        traces.append(sigma)
+        return corruptions.gaussian_noise(key, images, sigma=sigma)
+
+    images = jnp.full((1, 8, 8, 1), 0.5)
+    for sigma in (0.01, 0.02):
+        expected = corruptions.gaussian_noise(jax.random.key(4), images, sigma=sigma)
+        np.testing.assert_allclose(noisy(jax.random.key(4), images, sigma), expected, atol=1e-6)
+    assert len(traces) == 1
+
+
+def test_per_image_keys_through_vmap():
+    """vmap over keys gives each image the draw that its key gives it alone."""
+    keys = jax.random.split(jax.random.key(5), 3)
+    images = jax.random.uniform(jax.random.key(6), (3, 8, 8, 1))
+    mapped = jax.vmap(lambda key, image: corruptions.gaussian_noise(key, image, sigma=0.1))(keys, images)
+    for key, image, row in zip(keys, images, mapped, strict=True):
+        np.testing.assert_allclose(row, corruptions.gaussian_noise(key, image, sigma=0.1), atol=1e-6)
