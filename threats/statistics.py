@@ -77,7 +77,8 @@ def mean(values: npt.ArrayLike, *, confidence: float = 0.95, bounds: tuple[float
       values: [n] independent observations. One value says nothing of the spread and none says nothing at all: the
         interval is then infinite, or `bounds`.
       confidence: in (0, 1).
-      bounds: the range that the values are known to lie in, such as (0, 1); the interval is cut to it.
+      bounds: the range that the values are known to lie in, such as (0, 1), up to float32 rounding; the interval
+        is cut to it.
 
     Raises:
       ValueError: if `values` is not one-dimensional, lies outside of `bounds`, or `confidence` is out of range.
@@ -87,8 +88,10 @@ def mean(values: npt.ArrayLike, *, confidence: float = 0.95, bounds: tuple[float
     smallest, largest = (-math.inf, math.inf) if bounds is None else bounds
     if not smallest <= largest:
         raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds}")
-    if np.any((values < smallest) | (values > largest)):
+    slack = 1e-6 * max(1.0, abs(smallest), abs(largest))
+    if np.any((values < smallest - slack) | (values > largest + slack)):
         raise ValueError(f"values must lie within bounds = {bounds}, got {values.min()} to {values.max()}")
+    values = np.clip(values, smallest, largest)
     if values.size == 0:
         return Interval(math.nan, smallest, largest, 0)
     with np.errstate(invalid="ignore"):  # inf - inf: the NaN is the answer

@@ -76,6 +76,8 @@ def test_mean_is_cut_to_its_bounds():
     assert free.low < 0
     assert free.high > 1
     assert cut == (free.value, 0.0, 1.0, 3)
+    above_by_rounding = np.nextafter(np.ones(3, np.float32), np.float32(2))
+    assert statistics.mean(above_by_rounding, bounds=(0, 1)) == (1.0, 1.0, 1.0, 3)
 
 
 def test_mean_never_hides_what_is_not_finite():
