@@ -67,7 +67,7 @@ KINDS: dict[str, Kind] = {
         *((0.62, 0.55, 0.70), (0.40, 0.24, 0.54), (0.56, 0.46, 0.66), 0.25, 0.10),
     ),
     "neutrophil": Kind(
-        *(0.59, 0.06, (0.0, 0.15, 0.5, 0.35), 0.30, 0.48, 1.0, 0.04),
+        *(0.59, 0.06, (0.0, 0.15, 0.5, 0.35), 0.33, 0.48, 0.9, 0.04),
         *((0.84, 0.70, 0.72), (0.33, 0.18, 0.46), (0.74, 0.52, 0.60), 0.3, 0.0),
     ),
     "platelet": Kind(
@@ -116,22 +116,22 @@ def sample(rng: np.random.Generator, labels: np.ndarray) -> Scenes:
     radius = np.clip(kind.radius + kind.radius_sd * rng.standard_normal(n), 0.12, 0.95)
     centre = np.clip(0.08 * rng.standard_normal((n, 2)), -0.25, 0.25)
     angle = rng.uniform(0.0, 2.0 * np.pi, n)
-    tint = 0.035 * rng.standard_normal((n, 3))  # one draw for the whole cell: stain is taken up by all of it
+    tint = 0.02 * rng.standard_normal((n, 3))  # one draw for the whole cell: stain is taken up by all of it
     scenes = Scenes(
         cell=np.column_stack([centre, radius]),
         wobble=kind.wobble[:, None] * rng.standard_normal((n, 2)),
         axis=np.column_stack([np.cos(angle), np.sin(angle)]),
         lobes=_lobes(rng, kind, centre, radius),
-        cytoplasm=kind.cytoplasm + tint + 0.03 * rng.standard_normal((n, 3)),
-        nucleus=kind.nucleus + tint + 0.03 * rng.standard_normal((n, 3)),
-        granules=kind.granules + tint + 0.03 * rng.standard_normal((n, 3)),
+        cytoplasm=kind.cytoplasm + tint + 0.02 * rng.standard_normal((n, 3)),
+        nucleus=kind.nucleus + tint + 0.02 * rng.standard_normal((n, 3)),
+        granules=kind.granules + tint + 0.02 * rng.standard_normal((n, 3)),
         granularity=np.clip(kind.granularity + 0.15 * rng.standard_normal(n), 0.0, 1.0),
         over=np.clip(kind.over + 0.1 * rng.standard_normal(n), 0.0, 1.0),
-        neighbours=_ring(rng, n, count=_NEIGHBOURS, inner=radius + 0.12, radius=(0.24, 0.34), odds=0.6),
+        neighbours=_ring(rng, n, count=_NEIGHBOURS, inner=radius + 0.12, radius=(0.26, 0.36), odds=0.6),
         debris=_ring(rng, n, count=_DEBRIS, inner=radius + 0.02, radius=(0.05, 0.11), odds=0.3),
         pallor=rng.uniform(0.1, 0.7, n),
         background=_background(rng, n),
-        stain=1.0 + 0.08 * rng.standard_normal((n, 1)) + 0.03 * rng.standard_normal((n, 3)),
+        stain=1.0 + 0.07 * rng.standard_normal((n, 1)) + 0.02 * rng.standard_normal((n, 3)),
         focus=rng.uniform(0.03, 0.12, n),
     )
     return Scenes(*(field.astype(np.float32) for field in scenes))

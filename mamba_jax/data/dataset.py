@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 TASKS: tuple[str, ...] = ("multi-class", "binary", "ordinal", "multi-label")
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -137,13 +138,14 @@ def to_float(images: jax.Array | np.ndarray) -> jax.Array:
     return jnp.asarray(images).astype(jnp.float32) / 255.0
 
 
-def resize(dataset: Dataset, size: int, *, batch_size: int = 256) -> Dataset:
+def resize(dataset: Dataset, size: int) -> Dataset:
     """The data set at another side length; bilinear, with an antialiasing filter where it shrinks.
+
+    Pillow does it in integers, so the bytes, and with them `sha256`, are the same on every machine.
 
     Args:
       dataset: of any side.
       size: new side in pixels.
-      batch_size: images resized at a time; the result does not depend on it.
 
     Returns:
       The same data set if it has that size already; otherwise one whose `source` says that it was resized.
@@ -155,10 +157,7 @@ def resize(dataset: Dataset, size: int, *, batch_size: int = 256) -> Dataset:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
     if size == dataset.image_size:
         return dataset
-    splits = {}
-    for name, split in dataset.splits.items():
-        resized = [np.asarray(_resize(batch.images, size))[: batch.valid] for batch in batches(split, batch_size)]
-        splits[name] = Split(np.concatenate(resized), split.labels)
+    splits = {name: Split(_resize(split.images, size), split.labels) for name, split in dataset.splits.items()}
     source = f"{dataset.source}, resized from {dataset.image_size} to {size} px"
     return dataclasses.replace(dataset, splits=splits, source=source)
 
@@ -201,11 +200,11 @@ def _pad(rows: np.ndarray, count: int) -> np.ndarray:
     return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def _resize(images: jax.Array, size: int) -> jax.Array:
-    b, _, _, c = images.shape
-    resized = jax.image.resize(images.astype(jnp.float32), (b, size, size, c), "bilinear", antialias=True)
-    return jnp.clip(jnp.round(resized), 0.0, 255.0).astype(jnp.uint8)
+def _resize(images: np.ndarray, size: int) -> np.ndarray:
+    flat = images[..., 0] if images.shape[3] == 1 else images
+    bilinear = Image.Resampling.BILINEAR
+    resized = [np.asarray(Image.fromarray(image).resize((size, size), bilinear)) for image in flat]
+    return np.stack(resized).reshape(len(images), size, size, images.shape[3])
 
 
 def _describe(array: np.ndarray) -> str:

@@ -1,11 +1,10 @@
 """One file over HTTP to a directory: whole and with the right MD5, or not at all."""
 
-import logging
+import contextlib
 import pathlib
 
 import pooch
 import requests
-import tqdm
 
 from mamba_jax.data import dataset
 
@@ -14,7 +13,7 @@ _CHUNK_BYTES = 1 << 18
 
 
 def fetch(url: str, path: pathlib.Path, *, md5: str) -> None:
-    """Downloads `url` to `path`, under a temporary name until its MD5 is checked.
+    """Downloads `url` to `path`, with a progress bar, under a temporary name until its MD5 is checked.
 
     Args:
       url: http or https.
@@ -25,12 +24,8 @@ def fetch(url: str, path: pathlib.Path, *, md5: str) -> None:
       DataError: no network, a broken or wrong download, or a directory that cannot take it. Nothing is left at `path`.
     """
     by_hand = f"download {url} elsewhere and put it there"
-    progress = tqdm.tqdm(desc=path.name, unit="B", unit_scale=True, leave=True)
-    downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=_CHUNK_BYTES, timeout=_TIMEOUT_S)
-    pooch.get_logger().setLevel(logging.WARNING)
     try:
-        pooch.retrieve(url, known_hash=f"md5:{md5}", fname=path.name, path=path.parent, downloader=downloader)
-        path.chmod(0o644)
+        _retrieve(url, path, md5)
     except requests.HTTPError as error:
         reason = f"the server answered {error.response.status_code} for {url}"
         raise dataset.DataError(f"{path} is missing and {reason}; try later, or {by_hand}") from error
@@ -41,9 +36,19 @@ def fetch(url: str, path: pathlib.Path, *, md5: str) -> None:
         reason = f"what was downloaded has not the MD5 {md5} that medmnist lists, so it was not kept"
         raise dataset.DataError(f"{path} is missing and {reason}; try again, or {by_hand}") from error
     except OSError as error:
-        reason = f"it cannot be written ({error.strerror})"
-        raise dataset.DataError(
-            f"{path} is missing and {reason}; free space, or name a directory that you may write to"
-        ) from error
-    finally:
-        progress.close()
+        reason = f"it cannot be written ({error.strerror or type(error).__name__})"
+        remedy = "free space, or name a directory that you may write to"
+        raise dataset.DataError(f"{path} is missing and {reason}; {remedy}") from error
+
+
+def _retrieve(url: str, path: pathlib.Path, md5: str) -> None:
+    with contextlib.ExitStack() as stack:
+        downloader = pooch.HTTPDownloader(
+            progressbar=True,
+            chunk_size=_CHUNK_BYTES,
+            timeout=_TIMEOUT_S,
+            # pooch leaves the connection open where a download fails.
+            hooks={"response": lambda response, *_, **__: stack.push(response)},
+        )
+        pooch.retrieve(url, known_hash=f"md5:{md5}", fname=path.name, path=path.parent, downloader=downloader)
+    path.chmod(0o644)

@@ -12,6 +12,7 @@ import functools
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,7 +84,7 @@ def _check_request(name: str, root: str | os.PathLike | None, size: int) -> None
         raise dataset.DataError(f"{name} holds 3-D volumes, and models here take 2-D images; use one of {names()}")
     if size not in SIZES:
         raise dataset.DataError(f"size must be one of {SIZES}, got {size}; load one of these and resize it")
-    if root is None:
+    if not root:
         raise dataset.DataError(
             f"no directory is given for {name}; name one that holds its file or may receive it "
             "(root, --data_dir or MEDMNIST_ROOT)"
@@ -109,6 +110,12 @@ def _is_3d(name: str) -> bool:
 @functools.cache
 def _package():
     # Without PyTorch the package says on standard output that its dataset classes are not there; they are not used.
-    with contextlib.redirect_stdout(io.StringIO()):
-        import medmnist.info
+    # It warns where it cannot make a directory of its own in the user's home, which is not used either.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+        try:
+            import medmnist.info
+        except ImportError as error:
+            raise dataset.DataError(
+                "the package medmnist, which lists the official files, is missing; pip install --no-deps medmnist"
+            ) from error
     return medmnist.info

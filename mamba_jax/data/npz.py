@@ -37,7 +37,7 @@ def load_npz(
     Raises:
       DataError: the file is missing, is no npz or breaks the layout, or an argument contradicts its labels.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     arrays = layout.read(path)
     task = _task(path, {split: array.labels for split, array in arrays.items()}, task, num_classes)
     labels = {s: a.labels if task == "multi-label" else a.labels[:, 0] for s, a in arrays.items()}
