@@ -88,8 +88,9 @@ def mean(values: npt.ArrayLike, *, confidence: float = 0.95, bounds: tuple[float
     smallest, largest = (-math.inf, math.inf) if bounds is None else bounds
     if not smallest <= largest:
         raise ValueError(f"bounds must be (low, high) with low <= high, got {bounds}")
-    slack = 1e-6 * max(1.0, abs(smallest), abs(largest))
-    if np.any((values < smallest - slack) | (values > largest + slack)):
+    below = values < smallest - 1e-6 * max(1.0, abs(smallest))
+    above = values > largest + 1e-6 * max(1.0, abs(largest))
+    if np.any(below | above):
         raise ValueError(f"values must lie within bounds = {bounds}, got {values.min()} to {values.max()}")
     values = np.clip(values, smallest, largest)
     if values.size == 0:

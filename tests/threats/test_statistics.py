@@ -201,6 +201,7 @@ def test_sample_size_stays_within_the_population():
         (lambda: statistics.wilson(0, -1), "count must be a whole number >= 0, got -1"),
         (lambda: statistics.mean([[1.0]]), r"values must be one-dimensional, got shape \(1, 1\)"),
         (lambda: statistics.mean([0.5, 2.0], bounds=(0, 1)), r"within bounds = \(0, 1\), got 0.5 to 2.0"),
+        (lambda: statistics.mean([-0.5], bounds=(0, math.inf)), r"within bounds = \(0, inf\), got -0.5 to -0.5"),
         (lambda: statistics.mean([0.5], bounds=(1, 0)), r"bounds must be \(low, high\) .* got \(1, 0\)"),
         (lambda: statistics.mean([0.5], confidence=0), "confidence must lie in .* got 0"),
         (lambda: statistics.paired_difference([1, 2], [1]), "a and b must have the same length, got 2 and 1"),
