@@ -1,1 +1,33 @@
-"""."""
+"""Bit flips in the weights and activations of any model: where, which, how they are injected, and what they do."""
+
+from threats.faults.bits import field_of, fields, flip, from_bits, mask, to_bits, width
+from threats.faults.campaign import TrialResult, fault_free_logits, make_trial_fn, run_trials, trial_outcomes
+from threats.faults.injection import flip_activations, flip_weights, inject
+from threats.faults.sites import Site, SiteTable, activation_sites, layer_of, weight_sites
+from threats.faults.slots import Faults, no_faults, pad
+
+__all__ = [
+    "Faults",
+    "Site",
+    "SiteTable",
+    "TrialResult",
+    "activation_sites",
+    "fault_free_logits",
+    "field_of",
+    "fields",
+    "flip",
+    "flip_activations",
+    "flip_weights",
+    "from_bits",
+    "inject",
+    "layer_of",
+    "make_trial_fn",
+    "mask",
+    "no_faults",
+    "pad",
+    "run_trials",
+    "to_bits",
+    "trial_outcomes",
+    "weight_sites",
+    "width",
+]

@@ -1,0 +1,63 @@
+"""How many trials and images are computed at a time, so that one compilation serves and memory stays bounded."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from threats.faults import sites, slots
+
+Strategy = Literal["auto", "vmap", "map"]
+STRATEGIES = ("auto", "vmap", "map")
+
+_IMAGES_AT_ONCE = 64
+_PIXELS_AT_ONCE = 64 * 64 * 64
+_TRIALS_AT_ONCE = 16
+_WEIGHT_BYTES_AT_ONCE = 2**30
+
+
+def in_groups(trial: Callable[[slots.Faults], Any], faults: slots.Faults, size: int) -> Any:
+    """`trial` over every trial: groups of `size` under vmap, one group after another, one compilation of the model.
+
+    Args:
+      trial: from one trial's faults [k] to a pytree of arrays.
+      faults: [t, k].
+      size: trials in a group; the last one is filled up with fault-free trials.
+
+    Returns:
+      The pytree with a leading axis [t].
+    """
+    count = faults.site.shape[0]
+    size = min(size, count)
+    if size == 1:
+        return jax.lax.map(trial, faults)
+    if size == count:
+        return jax.vmap(trial)(faults)
+    groups = -(-count // size)
+    grouped = jax.tree.map(lambda x: x.reshape(groups, size, -1), slots.pad(faults, groups * size))
+    results = jax.lax.map(jax.vmap(trial), grouped)
+    return jax.tree.map(lambda x: x.reshape(groups * size, *x.shape[2:])[:count], results)
+
+
+def split(rows: jax.Array, size: int) -> jax.Array:
+    """[n, ...] to [m, b, ...] with b = min(size, n); the last batch is filled up with zeros."""
+    count = rows.shape[0]
+    size = min(size, count)
+    batches = -(-count // size)
+    fill = [(0, batches * size - count)] + [(0, 0)] * (rows.ndim - 1)
+    return jnp.pad(rows, fill).reshape(batches, size, *rows.shape[1:])
+
+
+def default_images(images: jax.Array) -> int:
+    """Images per forward pass: 64, and fewer above 64 px, in proportion to the pixels."""
+    pixels = images.shape[1] * images.shape[2] if images.ndim == 4 else 1
+    return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // pixels))
+
+
+def default_trials(table: sites.SiteTable, strategy: Strategy) -> int:
+    """Trials at once: 1 with "map"; with "vmap" 16, or as many as have 1 GiB of weights of the table between them."""
+    if strategy == "map" or (strategy == "auto" and jax.default_backend() == "cpu"):
+        return 1
+    weight_bytes = sum(site.size * site.width // 8 for site in table if site.kind == "weight")
+    return max(1, min(_TRIALS_AT_ONCE, _WEIGHT_BYTES_AT_ONCE // max(1, weight_bytes)))

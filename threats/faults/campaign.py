@@ -1,0 +1,211 @@
+"""Many fault trials of one model, compiled once: inject, evaluate on every image, compare with the fault-free run.
+
+A trial is one draw of k flipped bits. Its outcome over n images with logits z' against the fault-free z:
+
+    accuracy = mean_i [decision(z'_i) = y_i and z'_i finite]
+    SDC rate = mean_i [decision(z'_i) != decision(z_i) and z'_i finite]     (silent data corruption)
+    non-finite rate = mean_i [some logit of z'_i is NaN or infinite]        (detected: DUE)
+
+Trials run in groups of `trials_at_once` under `jax.vmap`, groups follow each other under `jax.lax.map`. On a CPU one
+trial at a time is fastest: faulty weights under `vmap` turn convolutions into grouped ones. Images go through the model
+in batches of `images_at_once`, so memory is bounded whatever the number of images.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from threats import outcomes
+from threats.faults import batching, injection, sites, slots
+
+Apply = Callable[..., Any]
+
+
+class TrialResult(NamedTuple):
+    """What each of t trials did.
+
+    accuracy: [t] float32, mean over the images; a non-finite row is wrong.
+    loss: [t] float32, mean over the images; not finite where a row's is not.
+    sdc: [t] float32, share of images whose decision differs from the fault-free one and whose logits are finite.
+    nonfinite: [t] float32, share of images with a NaN or infinite logit.
+    before: [t, k] float32, each slot's fault-free value: the weight, or the activation at image 0; NaN if unused.
+    after: [t, k] float32, the value with every flip of the trial in that element.
+    """
+
+    accuracy: jax.Array
+    loss: jax.Array
+    sdc: jax.Array
+    nonfinite: jax.Array
+    before: jax.Array
+    after: jax.Array
+
+
+class _Batches(NamedTuple):
+    """The data in m batches of b rows; rows that only fill the last batch are not valid."""
+
+    images: jax.Array
+    labels: jax.Array
+    reference: jax.Array
+    valid: jax.Array
+
+
+def run_trials(
+    apply: Apply,
+    variables: injection.Variables,
+    images: jax.Array,
+    labels: jax.Array,
+    table: sites.SiteTable,
+    faults: slots.Faults,
+    *,
+    task: outcomes.Task = "multi-class",
+    strategy: batching.Strategy = "auto",
+    trials_at_once: int | None = None,
+    images_at_once: int | None = None,
+    reference: jax.Array | None = None,
+) -> TrialResult:
+    """Runs every trial of `faults` once; compiled anew at each call, see `make_trial_fn` for many calls.
+
+    Args:
+      apply: (variables, images) -> logits [b, c].
+      variables: nested dict of collections, fault-free.
+      images: [n, h, w, c] float32 in [0, 1].
+      labels: [n] int32, or [n, k] 0/1 where the task is multi-label.
+      table: the sites that `faults` points into.
+      faults: [t, k].
+      task: one of `outcomes.TASKS`.
+      strategy: "vmap" (a group of trials at once), "map" (one after another), or "auto": "map" on a CPU, else "vmap".
+      trials_at_once: size of a group; by default 1 with "map", at most 16 with "vmap" (see `batching.default_trials`).
+      images_at_once: images per forward pass; by default 64, fewer above 64 px.
+      reference: [n, c] fault-free logits, where they are already known.
+
+    Raises:
+      ValueError: an unknown task or strategy, a size below 1, or arrays that do not fit together.
+    """
+    make = functools.partial(make_trial_fn, apply, images, labels, table, task=task, strategy=strategy)
+    trial_fn = make(trials_at_once=trials_at_once, images_at_once=images_at_once, reference=reference)
+    return trial_fn(variables, faults)
+
+
+def make_trial_fn(
+    apply: Apply,
+    images: jax.Array,
+    labels: jax.Array,
+    table: sites.SiteTable,
+    *,
+    task: outcomes.Task = "multi-class",
+    strategy: batching.Strategy = "auto",
+    trials_at_once: int | None = None,
+    images_at_once: int | None = None,
+    reference: jax.Array | None = None,
+    trials_per_call: int | None = None,
+) -> Callable[[injection.Variables, slots.Faults], TrialResult]:
+    """A compiled function of (variables, faults) for a campaign in chunks: one compilation, many calls.
+
+    Args:
+      trials_per_call: trials in each call; a shorter chunk is filled up with fault-free trials, whose results are cut
+        off. By default a call runs what it is given, and another number of trials compiles again.
+      reference: [n, c] fault-free logits (`fault_free_logits`); without it every call computes them, at the cost of
+        about one trial.
+      Others as in `run_trials`.
+
+    Returns:
+      fn(variables, faults [t, k]) -> TrialResult of t trials.
+
+    Raises:
+      ValueError: as in `run_trials`; by `fn`, faults that point outside the table.
+    """
+    options = {"task": task, "strategy": strategy, "trials_at_once": trials_at_once, "images_at_once": images_at_once}
+    _check(images, labels, reference, **options)
+    compiled = jax.jit(functools.partial(trial_outcomes, apply, table=table, **options))
+    data = {"images": jnp.asarray(images), "labels": jnp.asarray(labels), "reference": reference}
+
+    def trial_fn(variables: injection.Variables, faults: slots.Faults) -> TrialResult:
+        slots.check(faults, table)
+        count = faults.site.shape[0]
+        filled = faults if trials_per_call is None else slots.pad(faults, trials_per_call)
+        result = compiled(variables, faults=filled, **data)
+        return jax.tree.map(lambda values: values[:count], result)
+
+    return trial_fn
+
+
+def trial_outcomes(
+    apply: Apply,
+    variables: injection.Variables,
+    images: jax.Array,
+    labels: jax.Array,
+    table: sites.SiteTable,
+    faults: slots.Faults,
+    *,
+    task: outcomes.Task = "multi-class",
+    strategy: batching.Strategy = "auto",
+    trials_at_once: int | None = None,
+    images_at_once: int | None = None,
+    reference: jax.Array | None = None,
+) -> TrialResult:
+    """The traceable body of `run_trials`, with the same arguments: to be jitted, exported or scanned by the caller."""
+    _check(images, labels, reference, task, strategy, trials_at_once, images_at_once)
+    if reference is None:
+        reference = fault_free_logits(apply, variables, images, images_at_once=images_at_once)
+    batches = _batched(images, labels, reference, images_at_once or batching.default_images(images))
+    activations = any(site.kind == "activation" for site in table)
+    tapped = sites.tap_values(apply, variables, images[:1]) if activations else {}
+
+    def trial(fault: slots.Faults) -> TrialResult:
+        faulty = injection.inject(variables, table, fault)
+        accuracy, loss, sdc, nonfinite = _mean_outcomes(apply, faulty, batches, images.shape[0], task)
+        before = injection.values_at(variables, table, fault, tapped=tapped)
+        after = injection.values_at(faulty, table, fault, tapped=tapped)
+        return TrialResult(accuracy, loss, sdc, nonfinite, before, after)
+
+    return batching.in_groups(trial, faults, trials_at_once or batching.default_trials(table, strategy))
+
+
+def fault_free_logits(
+    apply: Apply, variables: injection.Variables, images: jax.Array, *, images_at_once: int | None = None
+) -> jax.Array:
+    """[n, c] logits, computed in batches of `images_at_once` (by default 64, fewer above 64 px)."""
+    split = batching.split(images, images_at_once or batching.default_images(images))
+    logits = jax.lax.map(lambda batch: apply(variables, batch), split)
+    return logits.reshape(-1, *logits.shape[2:])[: images.shape[0]]
+
+
+def _mean_outcomes(
+    apply: Apply, variables: injection.Variables, batches: _Batches, count: int, task: outcomes.Task
+) -> jax.Array:
+    """[4] float32: accuracy, loss, SDC rate, non-finite rate over the valid rows."""
+
+    def sums(batch: _Batches) -> jax.Array:
+        logits = apply(variables, batch.images)
+        accuracy = outcomes.accuracy(logits, batch.labels, task)
+        loss = outcomes.loss(logits, batch.labels, task)
+        sdc = outcomes.changed(logits, batch.reference, task).astype(jnp.float32)
+        nonfinite = 1.0 - outcomes.finite(logits).astype(jnp.float32)
+        rows = jnp.stack([accuracy, loss, sdc, nonfinite])
+        return jnp.sum(jnp.where(batch.valid[None], rows, 0.0), axis=1)
+
+    if batches.valid.shape[0] == 1:
+        return sums(jax.tree.map(lambda rows: rows[0], batches)) / count
+    return jnp.sum(jax.lax.map(sums, batches), axis=0) / count
+
+
+def _batched(images: jax.Array, labels: jax.Array, reference: jax.Array, size: int) -> _Batches:
+    valid = jnp.ones((images.shape[0],), bool)
+    return _Batches(*(batching.split(jnp.asarray(rows), size) for rows in (images, labels, reference, valid)))
+
+
+def _check(images, labels, reference, task, strategy, trials_at_once, images_at_once) -> None:
+    outcomes.check_task(task)
+    if strategy not in batching.STRATEGIES:
+        raise ValueError(f"strategy must be one of {batching.STRATEGIES}, got {strategy!r}")
+    for name, value in (("trials_at_once", trials_at_once), ("images_at_once", images_at_once)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, or None to choose it, got {value}")
+    for name, rows in (("labels", labels), ("reference", reference)):
+        if rows is not None and rows.shape[0] != images.shape[0]:
+            raise ValueError(f"{name} must have one row per image, got {rows.shape[0]} for {images.shape[0]} images")
+    if not images.shape[0]:
+        raise ValueError("images must hold at least one image, got none")
