@@ -33,7 +33,7 @@ def official(tmp_path, monkeypatch):
     def _official(name, size, channels, classes, columns=1):
         suffix = "" if size == 28 else f"_{size}"
         path = tmp_path / f"{name}{suffix}.npz"
-        shape = (classes, 8, 8, 3)[: 4 if channels == 3 else 3]
+        shape = (classes, size, size, 3)[: 4 if channels == 3 else 3]
         labels = np.arange(classes)[:, None] if columns == 1 else np.eye(classes, columns)
         arrays = {f"{s}_images": np.full(shape, i, np.uint8) for i, s in enumerate(data.SPLITS)}
         np.savez(path, **arrays, **{f"{s}_labels": labels.astype(np.uint8) for s in data.SPLITS})
@@ -55,13 +55,23 @@ def test_every_set_at_every_size(official, name):
         path = official(name, size, channels, classes, classes if task == "multi-label" else 1)
         loaded = data.load(name, root=path.parent, size=size)
         assert (loaded.name, loaded.task, loaded.num_classes) == (name, task, classes)
-        assert loaded.channels == channels
+        assert (loaded.image_size, loaded.channels) == (size, channels)
         assert len(set(loaded.class_names)) == classes
         assert loaded.source == f"medmnist {medmnist._package().__version__} {path.stem}"
         assert loaded.licence == ("CC BY-NC 4.0" if name == "dermamnist" else "CC BY 4.0")
         labels = loaded.splits["test"].labels
         assert labels.shape == ((classes, classes) if task == "multi-label" else (classes,))
         assert loaded.splits["test"].images.max() == 2
+
+
+@pytest.mark.parametrize(("size", "file_size"), [(20, 28), (32, 64), (256, 224)])
+def test_another_side_is_resized_from_the_next_larger_file(official, size, file_size):
+    path = official("breastmnist", file_size, 1, 2)
+    loaded = data.load("breastmnist", root=path.parent, size=size)
+    assert loaded.image_size == size
+    assert loaded.source.endswith(f" {path.stem}, resized from {file_size} to {size} px")
+    with pytest.raises(data.DataError, match="size must be one of"):
+        medmnist.load_medmnist("breastmnist", root=path.parent, size=size)
 
 
 def test_an_existing_file_with_another_md5_is_refused_and_left_alone(official):
@@ -80,7 +90,7 @@ def test_an_existing_file_with_another_md5_is_refused_and_left_alone(official):
     [
         ("bloodminst", {"root": "."}, ["dataset must be one of", "bloodmnist", "synthetic_blood", "got 'bloodminst'"]),
         ("organmnist3d", {"root": "."}, ["3-D volumes", "organamnist"]),
-        ("bloodmnist", {"root": ".", "size": 32}, ["size must be one of (28, 64, 128, 224), got 32"]),
+        ("bloodmnist", {"root": ".", "size": 0}, ["size must be at least 1 pixel, got 0"]),
         ("bloodmnist", {"root": ""}, ["no directory is given"]),
         ("bloodmnist", {}, ["no directory is given for bloodmnist", "MEDMNIST_ROOT"]),
     ],
