@@ -1,1 +1,74 @@
-"""."""
+"""Adversarial attacks on any `apply(variables, images) -> logits`, and the table of all of them.
+
+Every entry of `ATTACKS` is called alike,
+
+    ATTACKS["pgd_l2"].fn(apply, variables, images, labels, *, key, epsilon, task, targeted, **options)
+
+and returns an `AttackResult`; an attack that draws nothing ignores its key. The task is "multi-class" and targeted
+False unless given; further options are those of the function itself.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from threats.adversarial import gradient, norms, objectives
+from threats.adversarial.gradient import AttackResult, fgsm, pgd
+
+__all__ = ["ATTACKS", "Attack", "AttackResult", "fgsm", "get_attack", "norms", "objectives", "pgd"]
+
+
+class Attack(NamedTuple):
+    """One attack under its name.
+
+    fn: `(apply, variables, images, labels, *, key, epsilon, task, targeted, **options) -> AttackResult`.
+    norm: the norm of its ball, a name in `norms.NORMS`.
+    random: it draws from its key.
+    iterative: it takes `steps`.
+    description: one line for tables and help texts.
+    source: author, title, year.
+    """
+
+    fn: Callable[..., AttackResult]
+    norm: str
+    random: bool
+    iterative: bool
+    description: str
+    source: str
+
+
+def get_attack(name: str) -> Attack:
+    """The attack of that name; raises ValueError, listing the known ones, if there is none."""
+    if name not in ATTACKS:
+        raise ValueError(f"attack must be one of {tuple(ATTACKS)}, got {name!r}")
+    return ATTACKS[name]
+
+
+def _single_step(norm: str) -> Callable[..., AttackResult]:
+    def run(apply, variables, images, labels, *, key=None, **options):
+        del key
+        return gradient.fgsm(apply, variables, images, labels, norm=norm, **options)
+
+    return run
+
+
+_GOODFELLOW = "Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015"
+_KURAKIN = "Kurakin et al., Adversarial Examples in the Physical World, 2017"
+_MADRY = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018"
+
+ATTACKS: dict[str, Attack] = {
+    "fgsm": Attack(_single_step("linf"), "linf", False, False, "one signed gradient step", _GOODFELLOW),
+    "fgsm_l2": Attack(_single_step("l2"), "l2", False, False, "one normalised gradient step", _GOODFELLOW),
+    "bim": Attack(
+        functools.partial(pgd, norm="linf", random_start=False),
+        "linf", False, True, "signed gradient steps from the clean image", _KURAKIN,
+    ),
+    "pgd": Attack(
+        functools.partial(pgd, norm="linf"),
+        "linf", True, True, "signed gradient steps from a random start", _MADRY,
+    ),
+    "pgd_l2": Attack(
+        functools.partial(pgd, norm="l2"),
+        "l2", True, True, "normalised gradient steps from a random start", _MADRY,
+    ),
+}  # fmt: skip

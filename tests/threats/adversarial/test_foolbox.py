@@ -1,0 +1,65 @@
+"""Foolbox as an oracle: the same iterates, step by step, when the last one is asked for without a random start."""
+
+import functools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from threats import adversarial
+from threats.adversarial import norms
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    foolbox = pytest.importorskip("foolbox")
+
+STEPS, STEP_SIZE, EPSILON = 7, {"linf": 0.013, "l2": 0.21}, {"linf": 0.04, "l2": 0.7}
+
+
+def foolbox_images(attack, p, criterion, epsilon):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = foolbox.JAXModel(functools.partial(p.apply, p.variables), bounds=(0, 1))
+        return np.asarray(attack(model, jnp.asarray(p.images), criterion, epsilons=epsilon)[1])
+
+
+def compare(ours, theirs, p, norm):
+    np.testing.assert_allclose(ours.images, theirs, atol=1e-6, rtol=0)
+    lengths = norms.NORMS[norm].length(ours.images - p.images)
+    assert np.all(lengths > 0.5 * EPSILON[norm]), "the comparison must be of images that moved"
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_fgsm(problem, norm):
+    p = problem()
+    attack = {"linf": foolbox.attacks.LinfFastGradientAttack, "l2": foolbox.attacks.L2FastGradientAttack}[norm]
+    theirs = foolbox_images(attack(random_start=False), p, jnp.asarray(p.labels), EPSILON[norm])
+    ours = adversarial.fgsm(p.apply, p.variables, p.images, p.labels, epsilon=EPSILON[norm], norm=norm, keep="last")
+    compare(ours, theirs, p, norm)
+
+
+@pytest.mark.parametrize(
+    ("norm", "attack_name", "targeted"),
+    [
+        ("linf", "LinfProjectedGradientDescentAttack", False),
+        ("linf", "LinfBasicIterativeAttack", True),
+        ("l2", "L2ProjectedGradientDescentAttack", True),
+        ("l2", "L2BasicIterativeAttack", False),
+    ],
+)
+def test_pgd(problem, norm, attack_name, targeted):
+    p = problem()
+    attack = getattr(foolbox.attacks, attack_name)(abs_stepsize=STEP_SIZE[norm], steps=STEPS, random_start=False)
+    criterion = (
+        foolbox.criteria.TargetedMisclassification(jnp.asarray(p.targets)) if targeted else jnp.asarray(p.labels)
+    )
+    theirs = foolbox_images(attack, p, criterion, EPSILON[norm])
+    ours = jax.jit(
+        functools.partial(
+            adversarial.pgd, p.apply, key=None, random_start=False, keep="last", norm=norm,
+            steps=STEPS, step_size=STEP_SIZE[norm], targeted=targeted,
+        )
+    )(p.variables, p.images, p.targets if targeted else p.labels, epsilon=EPSILON[norm])  # fmt: skip
+    compare(ours, theirs, p, norm)

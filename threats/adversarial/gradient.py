@@ -1,0 +1,224 @@
+"""Attacks that climb the gradient of the loss with respect to the image: FGSM and projected gradient descent.
+
+    x_0 = x, or a uniform draw from the ball B(x, epsilon)
+    x_{t+1} = P( x_t + step * s(grad_x objective(f(x_t), y)) )
+
+P projects onto the ball and [0, 1]; s is sign(.) in linf and ./||.|| in l2 (see `norms`). Targeted attacks descend
+instead. FGSM is one step of size epsilon from x: Goodfellow et al., "Explaining and Harnessing Adversarial Examples",
+2015, section 4. PGD: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018, section 2.1.
+
+Both return, per image, the best candidate seen (clean image, starts, iterates, restarts), where an image that
+succeeded beats any that did not and the objective decides between equals. So a success is never lost to a later
+step, and the loss of an image is never below the clean one unless the decision changed at a lower loss.
+A non-finite output is never robust: it counts as a success and outranks a finite one.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from threats import outcomes
+from threats.adversarial import norms, objectives
+
+Apply = Callable[[Any, jax.Array], jax.Array]
+KEEPS = ("best", "last")
+
+
+class AttackResult(NamedTuple):
+    """What an attack found. Success and loss are those of the returned images.
+
+    images: [b, ...] in [0, 1] and within epsilon of the clean ones.
+    success: [b] bool; the decision is not the label (targeted: it is the target), or a logit is not finite.
+    loss: [b] float32; the objective at `labels`. NaN where the model's own output makes it so.
+    """
+
+    images: jax.Array
+    success: jax.Array
+    loss: jax.Array
+
+
+def pgd(
+    apply: Apply,
+    variables: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    key: jax.Array | None,
+    epsilon: float | jax.Array,
+    steps: int = 20,
+    step_size: float | jax.Array | None = None,
+    norm: str = "linf",
+    random_start: bool = True,
+    restarts: int = 1,
+    keep: Literal["best", "last"] = "best",
+    task: outcomes.Task = "multi-class",
+    targeted: bool = False,
+    objective: objectives.Objective | None = None,
+) -> AttackResult:
+    """Projected gradient descent: `steps` steps of steepest ascent from each of `restarts` starts in the ball.
+
+    Costs `steps` gradients and one forward pass per restart, and one forward pass of the clean images if the start is
+    random. To be jitted by the caller; epsilon, step_size and labels may change without recompiling. A NaN in an
+    image's gradient counts as zero, so that image does not move by it.
+
+    Args:
+      apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
+      variables: the model's parameters, any pytree.
+      images: [b, ...] float32 in [0, 1], e.g. [b, h, w, c].
+      labels: [b] int32, or [b, k] 0/1 in multi-label: what the model should say, or, targeted, should be made to say.
+      key: consumed; restart r and image i draw from it by these two numbers. None will do without a random start.
+      epsilon: radius in the images' unit, e.g. 8/255 in linf; scalar or [b].
+      steps: gradient steps of each restart, at least 1.
+      step_size: in the same unit; scalar or [b]. None: 2.5 * epsilon / steps.
+      norm: a name in `norms.NORMS`.
+      random_start: start from a uniform draw from the ball, not from the clean image.
+      restarts: independent starts, at least 1; more than one needs random_start.
+      keep: "best" candidate of each image, or its "last" iterate (the best of the last ones of several restarts).
+      task: one of `outcomes.TASKS`.
+      targeted: make the model say `labels`.
+      objective: `(logits, labels) -> [b]`, maximised (targeted: minimised). None: `objectives.cross_entropy(task)`.
+
+    Returns:
+      AttackResult.
+
+    Raises:
+      ValueError: if an option is out of its range, or, where their values are known (outside jit), if epsilon or
+        step_size is negative or an image leaves [0, 1].
+
+    Example:
+      >>> weights = {"kernel": jnp.array([[1.0, -1.0], [-1.0, 1.0]])}
+      >>> linear = lambda variables, images: images @ variables["kernel"]
+      >>> attack = jax.jit(functools.partial(pgd, linear, steps=5))
+      >>> images, labels = jnp.array([[0.6, 0.5], [0.9, 0.1]]), jnp.array([0, 0])
+      >>> attack(weights, images, labels, key=jax.random.key(0), epsilon=0.1).success.tolist()
+      [True, False]
+    """
+    _check(images, epsilon, step_size, steps, restarts, keep, random_start, key)
+    ball = norms.get_norm(norm)
+    if step_size is None:
+        step = 2.5 * norms.per_image(epsilon, images) / steps
+    else:
+        step = norms.per_image(step_size, images, name="step_size")
+    judge = functools.partial(_judge, objective or objectives.cross_entropy(task), task, targeted)
+
+    def standing(x):
+        score = judge(apply(variables, x), labels)
+        return jnp.sum(score.value), score
+
+    def ascend(carry, _):
+        x, best = carry
+        (_, score), gradient = jax.value_and_grad(standing, has_aux=True)(x)
+        if keep == "best":
+            best = _better(best, x, score)
+        return (ball.project(x + step * ball.steepest(gradient), images, epsilon), best), None
+
+    def restart(best, index):
+        start = ball.random_point(jax.random.fold_in(key, index), images, epsilon) if random_start else images
+        (x, best), _ = jax.lax.scan(ascend, (start, best), length=steps)
+        return _better(best, x, standing(x)[1]), None
+
+    best = _nothing(images)
+    if random_start and keep == "best":
+        best = _better(best, images, standing(images)[1])
+    best, _ = jax.lax.scan(restart, best, jnp.arange(restarts))
+    return AttackResult(best.images, best.score.level > 0, -best.score.value if targeted else best.score.value)
+
+
+def fgsm(
+    apply: Apply,
+    variables: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    epsilon: float | jax.Array,
+    norm: str = "linf",
+    keep: Literal["best", "last"] = "best",
+    task: outcomes.Task = "multi-class",
+    targeted: bool = False,
+    objective: objectives.Objective | None = None,
+) -> AttackResult:
+    """Fast gradient sign method: x + epsilon * s(grad), clipped to [0, 1].
+
+    One gradient and one forward pass. With keep="best" an image that the step would help stays as it was; "last" is
+    the method as published. Arguments, result and errors otherwise as in `pgd`.
+
+    Example:
+      >>> linear = lambda variables, images: images @ variables
+      >>> images, labels = jnp.array([[0.75, 0.5]]), jnp.array([0])
+      >>> fgsm(linear, jnp.eye(2), images, labels, epsilon=0.25).images.tolist()
+      [[0.5, 0.75]]
+    """
+    return pgd(
+        apply, variables, images, labels,
+        key=None, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False,
+        norm=norm, keep=keep, task=task, targeted=targeted, objective=objective,
+    )  # fmt: skip
+
+
+class _Score(NamedTuple):
+    """Two candidates of an image compare by level, then by value. Level 0 is robust, -1 is no candidate yet."""
+
+    level: jax.Array
+    value: jax.Array
+
+
+class _Best(NamedTuple):
+    images: jax.Array
+    score: _Score
+
+
+def _judge(objective, task, targeted, logits, labels) -> _Score:
+    value = objective(logits, labels).astype(jnp.float32)
+    if value.shape != labels.shape[:1]:
+        raise ValueError(f"objective must return one value per image, {labels.shape[:1]}, got {value.shape}")
+    reached, broken = outcomes.correct(logits, labels, task), ~outcomes.finite(logits)
+    if targeted:
+        return _Score(jnp.where(reached, 2, jnp.where(broken, 1, 0)), -value)
+    return _Score(jnp.where(broken, 2, jnp.where(reached, 0, 1)), value)
+
+
+def _nothing(images: jax.Array) -> _Best:
+    count = images.shape[0]
+    return _Best(images, _Score(jnp.full(count, -1, jnp.int32), jnp.full(count, -jnp.inf, jnp.float32)))
+
+
+def _better(best: _Best, images: jax.Array, score: _Score) -> _Best:
+    """Per image, the candidate if it beats the best so far; a NaN value loses within its level."""
+    new, old = (jnp.where(jnp.isnan(s.value), -jnp.inf, s.value) for s in (score, best.score))
+    wins = (score.level > best.score.level) | ((score.level == best.score.level) & (new > old))
+    mask = wins.reshape(wins.shape + (1,) * (images.ndim - 1))
+    merged = _Score(*(jnp.where(wins, a, b) for a, b in zip(score, best.score, strict=True)))
+    return _Best(jnp.where(mask, images, best.images), merged)
+
+
+def _check(images, epsilon, step_size, steps, restarts, keep, random_start, key) -> None:
+    _check_images(images)
+    for name, value in (("epsilon", epsilon), ("step_size", 0.0 if step_size is None else step_size)):
+        if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
+            raise ValueError(f"{name} must be 0 or more, got {value}")
+    for name, value in (("steps", steps), ("restarts", restarts)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if keep not in KEEPS:
+        raise ValueError(f"keep must be one of {KEEPS}, got {keep!r}")
+    if restarts > 1 and not random_start:
+        raise ValueError(f"restarts must be 1 without random_start, as all would be the same, got {restarts}")
+    if random_start and key is None:
+        raise ValueError("key must be a jax.random.key with random_start=True, got None")
+
+
+def _check_images(images) -> None:
+    if images.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"images must be float32 in [0, 1], got {images.dtype}; divide 8-bit images by 255")
+    if not isinstance(images, jax.core.Tracer) and images.size:
+        values = np.asarray(images)
+        low, high = float(values.min()), float(values.max())
+        if not (low >= 0.0 and high <= 1.0):
+            raise ValueError(
+                f"images must be in [0, 1], got values in [{low}, {high}]; normalise inside apply, "
+                "so that epsilon means pixels"
+            )
