@@ -1,1 +1,21 @@
-"""."""
+"""Training, checkpoints and metrics."""
+
+from mamba_jax.training.checkpoint import CheckpointError, load_best
+from mamba_jax.training.fit import FitResult, TrainingDiverged, fit, predict
+from mamba_jax.training.metrics import evaluate_scores
+from mamba_jax.training.train import TrainConfig, TrainState, loss, make_optimizer, make_train_step
+
+__all__ = [
+    "CheckpointError",
+    "FitResult",
+    "TrainConfig",
+    "TrainState",
+    "TrainingDiverged",
+    "evaluate_scores",
+    "fit",
+    "load_best",
+    "loss",
+    "make_optimizer",
+    "make_train_step",
+    "predict",
+]

@@ -1,0 +1,157 @@
+"""`create_model`: a named architecture as a pair of pure functions over a nested dict of arrays.
+
+    model = create_model("medmamba_t", num_classes=8)
+    variables = model.init(jax.random.key(0))
+    logits = model.apply(variables, images)
+
+`apply` is what the threats take: it is differentiable in images and variables and can be vmapped over either.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mamba_jax import types
+from mamba_jax.models import medmamba, preprocess, resnet, vit
+
+# Depths and widths of the published code; `medmamba` alone takes any. The nano model is ours, sized for two CPU cores.
+MEDMAMBA_PRESETS = {
+    "medmamba": ((2, 2, 4, 2), (96, 192, 384, 768)),
+    "medmamba_n": ((1, 1, 2, 1), (32, 64, 128, 256)),
+    "medmamba_t": ((2, 2, 4, 2), (96, 192, 384, 768)),
+    "medmamba_s": ((2, 2, 8, 2), (96, 192, 384, 768)),
+    "medmamba_b": ((2, 2, 12, 2), (128, 256, 512, 1024)),
+}
+MODELS = (*MEDMAMBA_PRESETS, "resnet18", "vit_ti")
+
+_OPTIONS = {
+    **dict.fromkeys(MEDMAMBA_PRESETS, {"patch_size", "depths", "dims", "d_state", "drop_path_rate", "scan_method"}),
+    "resnet18": set(),
+    "vit_ti": {"patch_size"},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """All that `create_model` needs to build the same model again; every field is plain JSON data.
+
+    The fields are the arguments of `create_model`; None means the architecture's own value.
+    """
+
+    name: str
+    num_classes: int
+    image_size: int = 28
+    in_channels: int = 3
+    normalize: preprocess.Normalize = (0.5, 0.5)
+    patch_size: int | None = None
+    depths: tuple[int, ...] | None = None
+    dims: tuple[int, ...] | None = None
+    d_state: int | None = None
+    drop_path_rate: float | None = None
+    scan_method: types.ScanMethod | None = None
+
+    def __post_init__(self):
+        if self.name not in MODELS:
+            raise ValueError(f"model must be one of {MODELS}, got {self.name!r}")
+        for field in ("num_classes", "image_size"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if self.in_channels not in (1, 3):
+            raise ValueError(f"in_channels must be 1 or 3, got {self.in_channels}")
+        given = {option for option in set.union(*_OPTIONS.values()) if getattr(self, option) is not None}
+        if unknown := given - _OPTIONS[self.name]:
+            raise ValueError(
+                f"{self.name} takes no {', '.join(sorted(unknown))}; its options: {_options_text(self.name)}"
+            )
+        if (self.patch_size or 1) < 1:
+            raise ValueError(f"patch_size must be at least 1, got {self.patch_size}")
+        for field in ("normalize", "depths", "dims"):
+            if getattr(self, field) is not None:
+                object.__setattr__(self, field, tuple(getattr(self, field)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model as two pure functions.
+
+    Attributes:
+      config: what it was built from.
+      init: `init(key) -> variables`, a nested dict with `params` and, where the model has batch norms, `batch_stats`.
+      apply: `apply(variables, images, *, train=False) -> logits`, images [b, h, w, c] float32 in [0, 1], logits
+        [b, num_classes] float32. Further keyword arguments and the returned pair are those of Flax Linen's `apply`:
+        `train=True, rngs={"drop_path": key}, mutable=["batch_stats"]` returns (logits, updated collections).
+    """
+
+    config: ModelConfig
+    init: Callable[[jax.Array], types.Variables]
+    apply: Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+
+def create_model(name: str, *, num_classes: int, **options: Any) -> Model:
+    """Builds a model by name; nothing is computed until `init`.
+
+    Args:
+      name: one of `MODELS`: `medmamba_n` (nano), `_t`, `_s`, `_b`, `medmamba` (own depths and dims), `resnet18`, `vit_ti`.
+      num_classes: outputs; for multi-label tasks the number of labels.
+      **options: fields of `ModelConfig`:
+        image_size: side in pixels that the model is made for (28). Fully convolutional models run on others too.
+        in_channels: 1 or 3; one channel is repeated inside the model.
+        normalize: (mean, std) applied to pixels in [0, 1], or None; default (0.5, 0.5).
+        patch_size: MedMamba and ViT; default the largest of the usual sizes that the image allows.
+        depths, dims: MedMamba's blocks and channels per stage.
+        d_state: MedMamba's states per inner channel; default 16, and 8 in the nano model.
+        drop_path_rate: MedMamba's stochastic depth in training; default 0.1.
+        scan_method: MedMamba's selective scan, see `mamba_jax.scan.selective_scan`; default `auto`.
+
+    Raises:
+      ValueError: an unknown name or option, or a patch size that the image is too small for.
+    """
+    return from_config(ModelConfig(name=name, num_classes=num_classes, **options))
+
+
+def from_config(config: ModelConfig) -> Model:
+    """The model that `config` describes."""
+    module = _module(config)
+
+    def init(key: jax.Array) -> types.Variables:
+        image = jnp.zeros((1, config.image_size, config.image_size, config.in_channels), jnp.float32)
+        return nn.meta.unbox(jax.jit(module.init)(key, image))
+
+    return Model(config, init, module.apply)
+
+
+def _module(config: ModelConfig) -> nn.Module:
+    common = {"num_classes": config.num_classes, "normalize": config.normalize}
+    if config.name == "resnet18":
+        return resnet.ResNet18(**common, small_stem=config.image_size < 64)
+    if config.name == "vit_ti":
+        return vit.ViTTiny(**common, patch_size=config.patch_size or (4 if config.image_size < 64 else 16))
+    depths, dims = MEDMAMBA_PRESETS[config.name]
+    depths, dims = config.depths or depths, config.dims or dims
+    if len(depths) != 4 or len(dims) != 4 or any(b != 2 * a for a, b in zip(dims, dims[1:], strict=False)):
+        raise ValueError(f"depths and dims must have four entries, each dim twice the one before, got {depths}, {dims}")
+    if dims[0] % 2:
+        raise ValueError(f"dims must be even, since each block splits its channels in two, got {dims}")
+    patch_size = config.patch_size or next((p for p in (4, 2) if 8 * p <= config.image_size), 1)
+    medmamba.check_image_size(config.image_size, patch_size)
+    return medmamba.MedMamba(
+        **common,
+        patch_size=patch_size,
+        depths=depths,
+        dims=dims,
+        d_state=config.d_state or (8 if config.name == "medmamba_n" else 16),
+        drop_path_rate=0.1 if config.drop_path_rate is None else config.drop_path_rate,
+        scan_method=config.scan_method or "auto",
+    )
+
+
+def _options_text(name: str) -> str:
+    return ", ".join(sorted(_OPTIONS[name])) or "none"

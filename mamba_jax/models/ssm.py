@@ -1,0 +1,175 @@
+"""State-space layers: the 2-D cross scan of MedMamba, and the causal Mamba block for sequences.
+
+Both put a selective scan between a projection with a gate and a projection back:
+
+    SS2D   x, z = W_in v, W_z v;  x = SiLU(conv3x3(x));  y = sum over four directions of scan_k(x)
+           out = W_out (LayerNorm(y) * SiLU(z))
+    Mamba  x, z = W_in v, W_z v;  x = SiLU(causal conv(x));  out = W_out (scan(x) * SiLU(z))
+
+References: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023, figure 3; Liu et al.,
+"VMamba", 2024 (cross scan); Yue and Li, "MedMamba", 2024.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mamba_jax import scan, types
+from mamba_jax.models import taps
+
+DIRECTIONS = 4  # row by row, column by column, and both backwards
+
+dense_init = nn.initializers.truncated_normal(0.02)
+
+
+class SS2D(nn.Module):
+    """The 2-D selective scan: [b, h, w, c] -> [b, h, w, c].
+
+    Attributes:
+      expand: inner channels d per outer channel c.
+      d_state: states n of each inner channel.
+      scan_method: see `mamba_jax.scan.selective_scan`.
+
+    Taps: `in_proj_out` [b, h, w, d], `dt` [b, 4, l, d], `B` and `C` [b, 4, l, n], `scan` [b, h, w, d]. Sequences are in
+    spatial order: row-major for directions 0 and 2, column-major for 1 and 3, the last two scanned backwards.
+    """
+
+    expand: int = 2
+    d_state: int = 16
+    scan_method: types.ScanMethod = "auto"
+
+    @nn.compact
+    def __call__(self, v: jax.Array) -> jax.Array:
+        c = v.shape[-1]
+        d = self.expand * c
+        x = nn.Dense(d, use_bias=False, kernel_init=dense_init, name="in_proj")(v)
+        z = nn.Dense(d, use_bias=False, kernel_init=dense_init, name="gate_proj")(v)
+        x = taps.tap(self, "in_proj_out", x)
+        x = nn.silu(DepthwiseConv2D(name="conv")(x))
+        y = taps.tap(self, "scan", self._cross_scan(x, rank=math.ceil(c / 16)))
+        y = nn.LayerNorm(epsilon=1e-5, name="out_norm")(y) * nn.silu(z)
+        return nn.Dense(c, use_bias=False, kernel_init=dense_init, name="out_proj")(y)
+
+    def _cross_scan(self, x: jax.Array, *, rank: int) -> jax.Array:
+        """The four scans of x [b, h, w, d], each put back in place, summed."""
+        b, h, w, d = x.shape
+        k, n = DIRECTIONS, self.d_state
+        dt_down = self.param("dt_down", _uniform(d**-0.5), (k, d, rank))
+        B_proj = self.param("B_proj", _uniform(d**-0.5), (k, d, n))
+        C_proj = self.param("C_proj", _uniform(d**-0.5), (k, d, n))
+        dt_up = self.param("dt_up", _uniform(rank**-0.5), (k, rank, d))
+        dt_bias = self.param("dt_bias", _dt_bias_init, (k, d))
+        A = -jnp.exp(self.param("A_log", _A_log_init, (k, d, n)))
+        D = self.param("D", nn.initializers.ones, (k, d))
+
+        rows, columns = x.reshape((b, h * w, d)), jnp.swapaxes(x, 1, 2).reshape((b, h * w, d))
+        u = jnp.stack([rows, columns], axis=1)
+        # Projecting commutes with reversing, so each sequence is projected for both of its directions at once.
+        weights = jnp.concatenate([dt_down, B_proj, C_proj], axis=-1).reshape((2, 2, d, rank + 2 * n))
+        projected = jnp.einsum("bsld,rsdm->brslm", u, weights).reshape((b, k, h * w, rank + 2 * n))
+        dt, B, C = jnp.split(projected, [rank, rank + n], axis=-1)
+        dt = nn.softplus(jnp.einsum("bklr,krd->bkld", dt, dt_up) + dt_bias[None, :, None])
+        dt, B, C = taps.tap(self, "dt", dt), taps.tap(self, "B", B), taps.tap(self, "C", C)
+
+        y = sum(
+            scan.selective_scan(
+                u, dt[:, half], A[half], B[:, half], C[:, half], D[half], reverse=reverse, method=self.scan_method
+            )
+            for half, reverse in ((slice(0, 2), False), (slice(2, 4), True))
+        )
+        by_row, by_column = y[:, 0].reshape((b, h, w, d)), y[:, 1].reshape((b, w, h, d))
+        return by_row + jnp.swapaxes(by_column, 1, 2)
+
+
+class MambaBlock(nn.Module):
+    """The Mamba block for sequences: [b, l, c] -> [b, l, c], causal. The residual and the norm are the caller's.
+
+    Attributes:
+      expand: inner channels d per outer channel c.
+      d_state: states n of each inner channel.
+      d_conv: taps of the causal depthwise convolution.
+      scan_method: see `mamba_jax.scan.selective_scan`.
+
+    Taps: `in_proj_out` [b, l, d], `dt` [b, l, d], `B` and `C` [b, l, n], `scan` [b, l, d].
+    """
+
+    expand: int = 2
+    d_state: int = 16
+    d_conv: int = 4
+    scan_method: types.ScanMethod = "auto"
+
+    @nn.compact
+    def __call__(self, v: jax.Array) -> jax.Array:
+        c = v.shape[-1]
+        d, n, rank = self.expand * c, self.d_state, math.ceil(c / 16)
+        x = taps.tap(self, "in_proj_out", nn.Dense(d, use_bias=False, name="in_proj")(v))
+        z = nn.Dense(d, use_bias=False, name="gate_proj")(v)
+        x = nn.silu(CausalConv(self.d_conv, name="conv")(x))
+
+        dt = nn.Dense(rank, use_bias=False, name="dt_down")(x)
+        dt_bias = self.param("dt_bias", _dt_bias_init, (d,))
+        dt = nn.Dense(d, use_bias=False, kernel_init=_uniform(rank**-0.5), name="dt_up")(dt)
+        dt = taps.tap(self, "dt", nn.softplus(dt + dt_bias.reshape((1, 1, d))))
+        B = taps.tap(self, "B", nn.Dense(n, use_bias=False, name="B_proj")(x))
+        C = taps.tap(self, "C", nn.Dense(n, use_bias=False, name="C_proj")(x))
+        A = -jnp.exp(self.param("A_log", _A_log_init, (d, n)))
+        D = self.param("D", nn.initializers.ones, (d,))
+
+        y = taps.tap(self, "scan", scan.selective_scan(x, dt, A, B, C, D, method=self.scan_method))
+        return nn.Dense(c, use_bias=False, name="out_proj")(y * nn.silu(z))
+
+
+class DepthwiseConv2D(nn.Module):
+    """A 3 x 3 convolution of each channel with itself, padding 1, as nine shifted products.
+
+    XLA's grouped convolution is tens of times slower than these on a CPU; elsewhere they fuse into one pass.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: [b, h, w, d]."""
+        _, h, w, d = x.shape
+        # The published network draws these as if the convolution were dense: groups are ignored.
+        kernel = self.param("kernel", nn.initializers.normal(math.sqrt(2 / (9 * d))), (3, 3, 1, d))
+        bias = self.param("bias", nn.initializers.zeros, (d,))
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifted = [padded[:, i : i + h, j : j + w] * kernel[i, j][None, None] for i in range(3) for j in range(3)]
+        return sum(shifted) + bias.reshape((1, 1, 1, d))
+
+
+class CausalConv(nn.Module):
+    """A depthwise convolution over the last `width` steps: step t sees t - width + 1 .. t."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: [b, l, d]."""
+        _, length, d = x.shape
+        kernel = self.param("kernel", _uniform(self.width**-0.5), (self.width, d))
+        bias = self.param("bias", nn.initializers.zeros, (d,))
+        padded = jnp.pad(x, ((0, 0), (self.width - 1, 0), (0, 0)))
+        steps = [padded[:, i : i + length] * kernel[i].reshape((1, 1, d)) for i in range(self.width)]
+        return sum(steps) + bias.reshape((1, 1, d))
+
+
+def _uniform(bound: float) -> nn.initializers.Initializer:
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def _A_log_init(key, shape, dtype=jnp.float32) -> jax.Array:
+    """A = -1, -2, ..., -n in every channel (S4D-Real)."""
+    del key
+    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[-1] + 1, dtype=dtype)), shape)
+
+
+def _dt_bias_init(key, shape, dtype=jnp.float32) -> jax.Array:
+    """The inverse softplus of step sizes drawn log-uniformly from [1e-3, 0.1], at least 1e-4."""
+    low, high = math.log(1e-3), math.log(0.1)
+    dt = jnp.maximum(jnp.exp(jax.random.uniform(key, shape, dtype, low, high)), 1e-4)
+    return dt + jnp.log(-jnp.expm1(-dt))

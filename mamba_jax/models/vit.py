@@ -1,0 +1,91 @@
+"""ViT-Ti, the attention baseline: a pre-norm transformer over square patches, read out at a class token.
+
+x <- x + MHA(LN(x)),  x <- x + MLP(LN(x)),  logits = head(LN(x)[class token]).
+References: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, equations 1 to 4; the tiny size is that of
+Touvron et al., "Training data-efficient image transformers", 2021, table 1.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mamba_jax.models import preprocess, taps
+
+_LINEAR_INIT = nn.initializers.truncated_normal(0.02)
+_NORM_EPSILON = 1e-6
+
+
+def patch_size_for(side: int) -> int:
+    """The patch side for images of `side` pixels: 4 below 64 (49 tokens at 28), 8 below 128, then 16 (196 at 224)."""
+    if side < 64:
+        return 4
+    return 8 if side < 128 else 16
+
+
+class ViTTiny(nn.Module):
+    """Logits [b, num_classes] of images [b, h, w, c], whose size is fixed by the learned positions.
+
+    Attributes:
+      num_classes: number of logits.
+      normalize: (mean, std) or None, see `preprocess.preprocess`.
+      patch_size: side of a patch, which must divide the image's; None chooses by `patch_size_for`.
+      dim, depth, heads, mlp_dim: the tiny size by default.
+    """
+
+    num_classes: int
+    normalize: preprocess.Normalize = (0.5, 0.5)
+    patch_size: int | None = None
+    dim: int = 192
+    depth: int = 12
+    heads: int = 3
+    mlp_dim: int = 768
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """images: [b, h, w, c] float32 in [0, 1]; `train` changes nothing here (no dropout)."""
+        del train
+        x = preprocess.preprocess(images, self.normalize)
+        patch_size = self.patch_size or patch_size_for(min(x.shape[1:3]))
+        x = _PatchEmbed(self.dim, patch_size, name="patch_embed")(x)
+        token = self.param("class_token", nn.initializers.normal(1e-6), (1, 1, self.dim))
+        x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.dim)), x], axis=1)
+        x = x + self.param("positions", _LINEAR_INIT, (1, x.shape[1], self.dim))
+        for i in range(self.depth):
+            x = _Block(self.heads, self.mlp_dim, name=f"block_{i}")(x)
+        x = nn.LayerNorm(epsilon=_NORM_EPSILON, use_fast_variance=False, name="norm")(x[:, 0])
+        return nn.Dense(self.num_classes, kernel_init=_LINEAR_INIT, name="head")(x)
+
+
+class _PatchEmbed(nn.Module):
+    """[b, h, w, 3] -> [b, tokens, dim]; tap `out`."""
+
+    dim: int
+    patch_size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        height, width = x.shape[1:3]
+        p = self.patch_size
+        if height % p or width % p:
+            raise ValueError(f"patch_size must divide the image's {height} x {width} px, got {p}")
+        x = nn.Conv(self.dim, (p, p), (p, p), "VALID", kernel_init=_LINEAR_INIT, name="proj")(x)
+        return taps.tap(self, "out", x.reshape(x.shape[0], -1, self.dim))
+
+
+class _Block(nn.Module):
+    """One pre-norm transformer layer on [b, tokens, dim]; taps `attention_branch`, `mlp_branch` and `out`."""
+
+    heads: int
+    mlp_dim: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        attention = nn.MultiHeadDotProductAttention(self.heads, kernel_init=_LINEAR_INIT, name="attention")
+        branch = attention(nn.LayerNorm(epsilon=_NORM_EPSILON, use_fast_variance=False, name="norm_0")(x))
+        x = x + taps.tap(self, "attention_branch", branch)
+        branch = nn.LayerNorm(epsilon=_NORM_EPSILON, use_fast_variance=False, name="norm_1")(x)
+        branch = nn.Dense(self.mlp_dim, kernel_init=_LINEAR_INIT, name="mlp_in")(branch)
+        branch = nn.gelu(branch, approximate=False)
+        branch = nn.Dense(x.shape[-1], kernel_init=_LINEAR_INIT, name="mlp_out")(branch)
+        x = x + taps.tap(self, "mlp_branch", branch)
+        return taps.tap(self, "out", x)

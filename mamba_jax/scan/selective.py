@@ -1,0 +1,94 @@
+"""The front door of the selective scan (Gu and Dao, "Mamba", 2023, equations 2 and 4, with Euler's rule for B):
+
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t,   h_0 = 0
+    y_t = C_t . h_t + D u_t
+
+`sequential` walks through the steps, `associative` composes them in a tree. They agree to rounding on finite inputs.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from mamba_jax import types
+from mamba_jax.scan import associative, sequential
+
+METHODS = {"associative": associative.scan, "sequential": sequential.scan}
+
+
+def resolve_method(method: types.ScanMethod) -> str:
+    """The method that `auto` stands for here: `sequential` on a CPU, `associative` on a GPU or TPU.
+
+    Raises:
+      ValueError: `method` is unknown.
+    """
+    if method == "auto":
+        return "sequential" if jax.default_backend() == "cpu" else "associative"
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {('auto', *METHODS)}, got {method!r}")
+    return method
+
+
+def selective_scan(
+    u: jax.Array,
+    dt: jax.Array,
+    A: jax.Array,
+    B: jax.Array,
+    C: jax.Array,
+    D: jax.Array | None = None,
+    *,
+    reverse: bool = False,
+    method: types.ScanMethod = "auto",
+) -> jax.Array:
+    """y_t = C_t . h_t + D u_t with h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t and h_0 = 0.
+
+    Args:
+      u: [*batch, l, d] input.
+      dt: [*batch, l, d] step sizes, positive (after the softplus).
+      A: [*groups, d, n] state matrix, negative. `groups` is empty, or equals the last axes of `batch`: scan directions
+        with their own parameters, say.
+      B: [*batch, l, n] input projection.
+      C: [*batch, l, n] output projection.
+      D: [*groups, d] skip connection, or None.
+      reverse: run from the last step to the first.
+      method: `associative`, `sequential` or `auto` (see `resolve_method`).
+
+    Returns:
+      y: [*batch, l, d] in u's dtype; the recurrence is accumulated in float32 whatever the inputs are.
+
+    Raises:
+      ValueError: shapes do not fit together, or `method` is unknown.
+
+    Example:
+      >>> y = selective_scan(u, dt, -jnp.exp(A_log), B, C, D)          # one sequence: u [l, d]
+      >>> y = jax.vmap(lambda u: selective_scan(u, dt, A, B, C))(us)   # or give it the batch axes
+    """
+    scan = METHODS[resolve_method(method)]
+    _check_shapes(u, dt, A, B, C, D)
+    groups = A.shape[:-2]
+    batch = u.shape[: u.ndim - 2 - len(groups)]
+    b, k = math.prod(batch), math.prod(groups)
+    u_, dt_, B_, C_ = (x.reshape((b, k, *x.shape[-2:])) for x in (u, dt, B, C))
+    y = scan(u_, dt_, A.reshape((k, *A.shape[-2:])), B_, C_, reverse=reverse)
+    if D is not None:
+        y = y + u_.astype(jnp.float32) * D.astype(jnp.float32).reshape((1, k, 1, -1))
+    return y.astype(u.dtype).reshape(u.shape)
+
+
+def _check_shapes(u, dt, A, B, C, D) -> None:
+    if u.ndim < 2 or A.ndim < 2:
+        raise ValueError(f"u must be [*batch, l, d] and A [*groups, d, n], got {u.shape} and {A.shape}")
+    *batch, length, d = u.shape
+    *groups, d_a, n = A.shape
+    tail = batch[len(batch) - len(groups) :] if len(groups) <= len(batch) else None
+    if d_a != d or tail != groups:
+        raise ValueError(f"A must be [*groups, {d}, n] with groups the last axes of {tuple(batch)}, got {A.shape}")
+    if length < 1:
+        raise ValueError(f"the sequence must have at least one step, got u {u.shape}")
+    wanted = {"dt": (dt, (*batch, length, d)), "B": (B, (*batch, length, n)), "C": (C, (*batch, length, n))}
+    if D is not None:
+        wanted["D"] = (D, (*groups, d))
+    for name, (x, shape) in wanted.items():
+        if x.shape != tuple(shape):
+            raise ValueError(f"{name} must be {tuple(shape)} to fit u {u.shape} and A {A.shape}, got {x.shape}")
