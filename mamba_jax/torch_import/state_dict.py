@@ -75,7 +75,7 @@ def _tensors(content: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
             break
     remedy = "save model.state_dict()"
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"cannot read {path}: it holds {_kind(content)}, not named tensors; {remedy}")
+        raise ValueError(f"cannot read {path}: its content is {_kind(content)}, not named tensors; {remedy}")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
             raise ValueError(f"cannot read {path}: entry {name!r} is {_kind(value)}, not a tensor; {remedy}")
@@ -85,4 +85,4 @@ def _tensors(content: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
 def _kind(value: Any) -> str:
     if isinstance(value, dict):
         return "a dict" if value else "an empty dict"
-    return f"a {type(value).__name__}"
+    return f"of type {type(value).__name__}"

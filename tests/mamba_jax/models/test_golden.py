@@ -1,7 +1,7 @@
 """Parity with the published network: its weights, its inputs, and what it computed from them.
 
-Errors are measured against the largest magnitude of the expected array (an array of zeros is met to TOLERANCE squared: in the last
-stage at 28 px the sequences have one step, and A no gradient).
+Errors are measured against the largest magnitude of the expected array. At 28 px the sequences of the last stage have
+one step, so that A has no gradient at all: that array is held to zero.
 """
 
 import jax
