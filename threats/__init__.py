@@ -1,1 +1,26 @@
-"""."""
+"""What attacks: adversarial images, occlusion, corruptions and bit flips, for any `apply(variables, images) -> logits`.
+
+Everything here is a function of such a function. A model is not needed, nor known: `variables` is a nested dict of
+arrays, `images` are [b, h, w, c] float32 in [0, 1], and normalisation is the model's own affair.
+"""
+
+from threats import adversarial, corruptions, faults, occlusion, outcomes, statistics
+from threats.adversarial import ATTACKS, AttackResult, fgsm, pgd
+from threats.corruptions import CORRUPTIONS, corrupt
+from threats.occlusion import patch_drop
+
+__all__ = [
+    "ATTACKS",
+    "CORRUPTIONS",
+    "AttackResult",
+    "adversarial",
+    "corrupt",
+    "corruptions",
+    "faults",
+    "fgsm",
+    "occlusion",
+    "outcomes",
+    "patch_drop",
+    "pgd",
+    "statistics",
+]

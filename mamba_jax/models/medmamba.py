@@ -135,7 +135,7 @@ class ConvBranch(nn.Module):
 
 
 class PatchMerge(nn.Module):
-    """[b, h, w, c] -> [b, h // 2, w // 2, 2 c]: LayerNorm and a dense layer on 2 x 2 patches; odd borders are dropped."""
+    """[b, h, w, c] -> [b, h // 2, w // 2, 2 c]: LayerNorm and a dense layer on 2 x 2 patches."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,10 +29,11 @@ MEDMAMBA_PRESETS = {
 }
 MODELS = (*MEDMAMBA_PRESETS, "resnet18", "vit_ti")
 
+_MEDMAMBA_OPTIONS = frozenset({"patch_size", "depths", "dims", "d_state", "drop_path_rate", "scan_method"})
 _OPTIONS = {
-    **dict.fromkeys(MEDMAMBA_PRESETS, {"patch_size", "depths", "dims", "d_state", "drop_path_rate", "scan_method"}),
-    "resnet18": set(),
-    "vit_ti": {"patch_size"},
+    **dict.fromkeys(MEDMAMBA_PRESETS, _MEDMAMBA_OPTIONS),
+    "resnet18": frozenset(),
+    "vit_ti": frozenset({"patch_size"}),
 }
 
 
@@ -62,11 +64,10 @@ class ModelConfig:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
         if self.in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 or 3, got {self.in_channels}")
-        given = {option for option in set.union(*_OPTIONS.values()) if getattr(self, option) is not None}
+        given = {option for option in _MEDMAMBA_OPTIONS if getattr(self, option) is not None}
         if unknown := given - _OPTIONS[self.name]:
-            raise ValueError(
-                f"{self.name} takes no {', '.join(sorted(unknown))}; its options: {_options_text(self.name)}"
-            )
+            taken = ", ".join(sorted(_OPTIONS[self.name])) or "none"
+            raise ValueError(f"{self.name} takes no {', '.join(sorted(unknown))}; its options: {taken}")
         if (self.patch_size or 1) < 1:
             raise ValueError(f"patch_size must be at least 1, got {self.patch_size}")
         for field in ("normalize", "depths", "dims"):
@@ -99,7 +100,8 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> Model:
     """Builds a model by name; nothing is computed until `init`.
 
     Args:
-      name: one of `MODELS`: `medmamba_n` (nano), `_t`, `_s`, `_b`, `medmamba` (own depths and dims), `resnet18`, `vit_ti`.
+      name: one of `MODELS`: `medmamba_n` (nano), `medmamba_t`, `_s`, `_b`, `medmamba` (own depths and dims),
+        `resnet18`, `vit_ti`.
       num_classes: outputs; for multi-label tasks the number of labels.
       **options: fields of `ModelConfig`:
         image_size: side in pixels that the model is made for (28). Fully convolutional models run on others too.
@@ -136,7 +138,7 @@ def _module(config: ModelConfig) -> nn.Module:
         return vit.ViTTiny(**common, patch_size=config.patch_size or (4 if config.image_size < 64 else 16))
     depths, dims = MEDMAMBA_PRESETS[config.name]
     depths, dims = config.depths or depths, config.dims or dims
-    if len(depths) != 4 or len(dims) != 4 or any(b != 2 * a for a, b in zip(dims, dims[1:], strict=False)):
+    if len(depths) != 4 or len(dims) != 4 or any(b != 2 * a for a, b in itertools.pairwise(dims)):
         raise ValueError(f"depths and dims must have four entries, each dim twice the one before, got {depths}, {dims}")
     if dims[0] % 2:
         raise ValueError(f"dims must be even, since each block splits its channels in two, got {dims}")
@@ -151,7 +153,3 @@ def _module(config: ModelConfig) -> nn.Module:
         drop_path_rate=0.1 if config.drop_path_rate is None else config.drop_path_rate,
         scan_method=config.scan_method or "auto",
     )
-
-
-def _options_text(name: str) -> str:
-    return ", ".join(sorted(_OPTIONS[name])) or "none"

@@ -1,7 +1,7 @@
 """Batch normalisation whose running variance follows PyTorch, the framework of the published weights.
 
-Flax averages the biased batch variance, PyTorch the unbiased one (n / (n - 1) times as large), while both normalise with
-the biased one. At small batches and late stages, where n = b h w is small, the difference shows in evaluation mode.
+Flax averages the biased batch variance, PyTorch the unbiased one (n / (n - 1) times as large), while both normalise
+with the biased one. At small batches and late stages, where n = b h w is small, the difference shows in evaluation.
 Reference: Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 2.
 """
 

@@ -2,8 +2,8 @@
 
 A layer passes its activation through `tap(self, "dt", x)`. With nothing asked for, that is x itself and costs nothing.
 
-- Replace: where the variable collection `taps` holds an entry of that name, the activation becomes `entry(x)`. An entry is
-  a callable pytree, `jax.tree_util.Partial(function, *arrays)`, so its arrays can be batched by `jax.vmap`.
+- Replace: where the variable collection `taps` holds an entry of that name, the activation becomes `entry(x)`. An entry
+  is a callable pytree, `jax.tree_util.Partial(function, *arrays)`, so its arrays can be batched by `jax.vmap`.
 - Read: where the collection `tap_values` is mutable, the activation is sown there, before any replacement.
 
 Example:

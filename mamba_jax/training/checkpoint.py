@@ -1,7 +1,7 @@
 """Checkpoints on disk through Orbax: the latest training state, to go on from, and the best epoch's variables.
 
-A save is written beside its place and renamed, so a run that is killed at any moment leaves the one before. The best epoch
-is saved before the latest state: a kill between the two repeats one epoch, with the same result.
+A save is written beside its place and renamed, so a run that is killed at any moment leaves the one before. The best
+epoch is saved before the latest state: a kill between the two repeats one epoch, with the same result.
 """
 
 import pathlib
@@ -92,6 +92,11 @@ def load_best(directory: str | pathlib.Path, abstract_variables: Any) -> types.V
         return checkpoints.restore_best(abstract_variables)
 
 
+def _on_device(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Says where a leaf goes; left unsaid, Orbax would put it where it was when saved, with a warning."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+
+
 def _open(directory: pathlib.Path) -> ocp.training.Checkpointer:
     keep_one = ocp.training.preservation_policies.LatestN(1)
     return ocp.training.Checkpointer(directory, preservation_policy=keep_one, cleanup_tmp_directories=True)
@@ -106,7 +111,7 @@ def _restore(checkpointer: ocp.training.Checkpointer, abstract: Any) -> tuple[An
     if latest is None:
         return None
     try:
-        tree = checkpointer.load(latest.step, abstract)
+        tree = checkpointer.load(latest.step, jax.tree.map(_on_device, abstract))
         record = checkpointer.metadata(latest.step).custom_metadata
     except (ValueError, KeyError, FileNotFoundError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -1,7 +1,7 @@
 """One training step: augmented images, a loss per task, AdamW with warm-up and a cosine, compiled once.
 
-The state is all that a step changes, so that a checkpoint of it resumes exactly; every random draw is folded from one key
-by epoch or step number, so an interrupted run continues with the draws of an uninterrupted one.
+The state is all that a step changes, so that a checkpoint of it resumes exactly; every random draw is folded from one
+key by epoch or step number, so an interrupted run continues with the draws of an uninterrupted one.
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ class TrainConfig:
             raise ValueError(f"select must be one of {tuple(_SELECT)}, got {self.select!r}")
 
     def score(self, metrics: dict[str, float]) -> tuple[float, float]:
-        """What the best epoch has the largest of, from a row of `FitResult.history`; an undefined figure is the worst."""
+        """What the best epoch has the most of, from a row of `FitResult.history`; an undefined figure is the worst."""
         chosen = _SELECT[self.select] * metrics[f"val_{self.select}"]
         return (chosen if chosen == chosen else -float("inf")), -metrics["val_loss"]
 
@@ -119,8 +119,8 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step `(state, images, labels, indices, key) -> (state, {"loss", "correct"})`; the state is donated.
 
-    The returned function takes the whole split, images [n, h, w, c] uint8 and labels, kept on the device, and the batch's
-    indices [b]; `key` is the run's, folded with the step number. `loss` is the batch mean, `correct` a share in [0, 1].
+    The returned function takes the whole split, images [n, h, w, c] uint8 and labels, kept on the device, and the
+    batch's indices [b]; `key` is the run's, folded with the step number. `loss` is the batch mean, `correct` a share.
     """
 
     def step(state, images, labels, indices, key):
