@@ -44,11 +44,10 @@ def load(path: pathlib.Path) -> Any:
             prefix = _prefix(archive)
             return _Reader(archive, prefix).load()
     except _Refused as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+        raise ValueError(f"cannot read {path}: {_one_line(error)}") from error
     # A damaged pickle fails in any of the ways in which calling with the wrong arguments can.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"cannot read {path}: damaged checkpoint ({reason}); fetch the file again") from error
+        raise ValueError(f"cannot read {path}: damaged checkpoint ({_one_line(error)}); fetch it again") from error
 
 
 def _check_format(path: pathlib.Path) -> None:
@@ -119,7 +118,7 @@ class _Reader(pickle.Unpickler):
         """The storage that ("storage", dtype, key, device, elements) names."""
         kind, dtype_name, key, _, elements = pid
         if kind != "storage" or dtype_name not in _STORAGES.values():
-            raise _Refused(f"unknown persistent object {kind!r} of {dtype_name!r}; save tensors only")
+            raise _Refused("it refers to something other than a storage; save model.state_dict() alone")
         if key not in self._storages:
             self._storages[key] = self._read_storage(str(key), _dtype(dtype_name), int(elements))
         return self._storages[key]
@@ -161,3 +160,7 @@ def _dtype(name: str) -> np.dtype:
 
 def _indices(values: tuple) -> tuple[int, ...]:
     return tuple(operator.index(value) for value in values)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
