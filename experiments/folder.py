@@ -1,0 +1,140 @@
+"""A run's folder: one configuration, the stages that are finished, and the files that each leaves.
+
+    config.json            configuration, what its files and data hash to, versions, commit, device
+    finished/STAGE.csv     rows of a finished stage; STAGE.json beside it, written last, says that it is finished
+    rows.csv               the rows of all finished stages
+    checkpoints/           of the training        history.csv   its course, a line per epoch
+    faults.csv             one row per fault trial; fault_parts/ holds those of an unfinished stage
+    gallery/STAGE.npz      images for the gallery
+    figures/, report.md    made from all of these
+
+A stage that is killed leaves no mark, so the next call runs it again; nothing is ever half written.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from experiments import records, serial
+
+
+class RunFolder(NamedTuple):
+    """The files of one run; `root` is the folder."""
+
+    root: pathlib.Path
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.root / "checkpoints"
+
+    @property
+    def figures(self) -> pathlib.Path:
+        return self.root / "figures"
+
+    @property
+    def fault_parts(self) -> pathlib.Path:
+        return self.root / "fault_parts"
+
+    @property
+    def gallery(self) -> pathlib.Path:
+        return self.root / "gallery"
+
+    @property
+    def report(self) -> pathlib.Path:
+        return self.root / "report.md"
+
+    def rows(self) -> pd.DataFrame:
+        """The rows of all finished stages."""
+        return records.read(self.root / "rows.csv")
+
+    def faults(self) -> pd.DataFrame:
+        """One row per fault trial; empty where the stage has not finished."""
+        return records.read(self.root / "faults.csv")
+
+    def about(self) -> dict[str, Any]:
+        """What `config.json` holds.
+
+        Raises:
+          ValueError: the folder holds no run, or the file cannot be read.
+        """
+        return _read_json(self.root / "config.json", missing=f"{self.root} holds no run: it has no config.json")
+
+
+def start(root: str | os.PathLike, identity: Mapping[str, Any], about: Mapping[str, Any]) -> RunFolder:
+    """Opens a run's folder, or makes it.
+
+    Args:
+      root: the folder.
+      identity: all that decides the run's numbers, as JSON; a folder belongs to one of them for good.
+      about: what else `config.json` is to say, written when the folder is made.
+
+    Raises:
+      ValueError: the folder holds a run with another configuration (the message says what differs), or other files.
+    """
+    folder = RunFolder(pathlib.Path(root))
+    if (folder.root / "config.json").is_file():
+        differs = serial.difference(folder.about()["identity"], dict(identity))
+        if differs:
+            raise ValueError(
+                f"{root} holds a run with another configuration ({'; '.join(differs)}): choose another --output, "
+                "or give the configuration it was made with"
+            )
+        return folder
+    if folder.root.is_dir() and any(folder.root.iterdir()):
+        raise ValueError(f"{root} is not empty and holds no run: choose another --output")
+    folder.root.mkdir(parents=True, exist_ok=True)
+    write_json({"identity": dict(identity), **about}, folder.root / "config.json")
+    return folder
+
+
+def finished(folder: RunFolder, stage: str) -> dict[str, Any] | None:
+    """What was noted when the stage finished, or None if it has not."""
+    path = folder.root / "finished" / f"{stage}.json"
+    return _read_json(path, missing="") if path.is_file() else None
+
+
+def finish(folder: RunFolder, stage: str, rows: pd.DataFrame, note: Mapping[str, Any], *, order: Sequence[str]) -> None:
+    """Keeps a stage's rows and marks it as finished.
+
+    Args:
+      folder: of the run.
+      stage: its name.
+      rows: with the columns `records.COLUMNS`.
+      note: what `finished` shall return.
+      order: all stages; `rows.csv` follows it.
+    """
+    directory = folder.root / "finished"
+    directory.mkdir(exist_ok=True)
+    records.write(rows, directory / f"{stage}.csv")
+    write_json(dict(note), directory / f"{stage}.json")
+    done = [name for name in order if (directory / f"{name}.json").is_file()]
+    records.write(records.join(directory / f"{name}.csv" for name in done), folder.root / "rows.csv")
+
+
+def write_json(values: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Writes JSON in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
+    """Writes an npz file in one step."""
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez_compressed(temporary, **arrays)
+    os.replace(temporary, path)
+
+
+def _read_json(path: pathlib.Path, *, missing: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(missing)
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} cannot be read ({error}): it is not as this program wrote it") from error

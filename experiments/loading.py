@@ -1,0 +1,118 @@
+"""From a configuration to what it names: the images, the model and the weights it starts from."""
+
+import dataclasses
+import hashlib
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+import mamba_jax
+from experiments import config, measures, serial
+from mamba_jax import data, models, torch_import
+
+_ZOO = "zoo:"
+
+
+def dataset(chosen: config.DataConfig, data_dir: str | None) -> data.Dataset:
+    """The images.
+
+    Args:
+      chosen: which.
+      data_dir: directory of MedMNIST files; a missing one is downloaded to it.
+
+    Raises:
+      DataError: the data cannot be had or used.
+    """
+    if chosen.npz is None:
+        return data.load(chosen.dataset, root=data_dir, size=chosen.image_size or 28)
+    given = {"task": chosen.task, "num_classes": chosen.num_classes, "class_names": chosen.class_names}
+    return data.load_npz(chosen.npz, size=chosen.image_size, **given)
+
+
+def model_and_weights(chosen: config.ModelConfig, images: data.Dataset, *, new_head: bool) -> tuple[models.Model, Any]:
+    """The model, and the weights it starts from (None where they are random).
+
+    Args:
+      chosen: name or origin of the model.
+      images: decide its number of classes and image size.
+      new_head: whether weights for another number of classes are taken with a fresh head, as they are trained further.
+
+    Raises:
+      ValueError: the model cannot be made, or the weights do not fit the data.
+      FileNotFoundError: there is no such file of weights.
+    """
+    if chosen.init_from is None:
+        options = {"patch_size": chosen.patch_size, "depths": chosen.depths, "dims": chosen.dims}
+        if chosen.scan_method != "auto":
+            options["scan_method"] = chosen.scan_method
+        return models.create_model(
+            chosen.name, num_classes=images.num_classes, image_size=images.image_size, **options
+        ), None
+    origin, variables = _weights(chosen.init_from)
+    classes = origin.config.num_classes
+    if classes != images.num_classes and not new_head:
+        raise ValueError(
+            f"init_from has weights for {classes} classes and {images.name} has {images.num_classes}: "
+            "choose the data they were trained on, or add train to --stages to train a new head"
+        )
+    fitted = dataclasses.replace(origin.config, num_classes=images.num_classes, image_size=images.image_size)
+    if chosen.scan_method != "auto":
+        fitted = dataclasses.replace(fitted, scan_method=chosen.scan_method)
+    model = models.from_config(fitted)
+    return model, variables if classes == images.num_classes else _with_new_head(model, variables)
+
+
+def identity(chosen: config.ExperimentConfig, images: data.Dataset, variables: Any) -> dict[str, Any]:
+    """All that decides a run's numbers, as JSON: the configuration with contents in place of paths."""
+    values = serial.to_json(chosen)
+    del values["data"]["npz"]
+    values["data"]["content"] = images.sha256[:16]
+    values["model"]["init_from"] = None if variables is None else f"weights {weights_hash(variables)[:16]}"
+    return values
+
+
+def weights_hash(variables: Any) -> str:
+    """SHA-256 of every array of a nested dict with its path."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(jax.tree_util.tree_flatten_with_path(variables)[0], key=lambda entry: str(entry[0])):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n".encode())
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()
+
+
+def facts(images: data.Dataset, model: models.Model) -> dict[str, Any]:
+    """What a report says of the images and the model, so that it can be written without them."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))["params"]
+    return {
+        "name": images.name,
+        "source": images.source,
+        "licence": images.licence,
+        "task": images.task,
+        "class_names": list(images.class_names),
+        "image_size": images.image_size,
+        "channels": images.channels,
+        "images": {name: len(split) for name, split in images.splits.items()},
+        "sha256": images.sha256,
+        "majority": measures.majority(images.splits["test"].labels, images.task),
+        "model": serial.to_json(model.config),
+        "parameters": sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
+    }
+
+
+def _weights(origin: str) -> tuple[models.Model, Any]:
+    if origin.startswith(_ZOO):
+        return mamba_jax.load_pretrained(origin.removeprefix(_ZOO))
+    if not pathlib.Path(origin).is_file():
+        raise FileNotFoundError(f"init_from must be a .pth or .safetensors file or zoo:NAME; there is no file {origin}")
+    return torch_import.load_medmamba(origin)
+
+
+def _with_new_head(model: models.Model, variables: Any) -> Any:
+    fresh = model.init(jax.random.key(0))
+    same = jax.tree.map(lambda new, old: old if new.shape == old.shape else new, fresh, variables)
+    changed = [new is kept for new, kept in zip(jax.tree.leaves(fresh), jax.tree.leaves(same), strict=True)]
+    if sum(changed) > 2:
+        raise ValueError("init_from has weights of another architecture: more than the head differs in shape")
+    return same

@@ -1,0 +1,154 @@
+"""The command line: absl flags with their help, read into a configuration and into what does not decide numbers.
+
+The flags are kept apart from absl's global ones, so that the program can be called again in one process.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from experiments import config, flag_table, flagfiles
+from mamba_jax import training
+
+USAGE = """Measures how reliable a model is: trains it, then attacks its images and flips its bits.
+
+  python -m experiments.run --flagfile=bloodmnist.flags
+  python -m experiments.run --dataset=breastmnist --data_dir=DIR --epochs=40 --stages=train,clean,report
+
+Each flag may be written as --flag=value or --flag value; lists are written with commas."""
+
+
+class RunOptions(NamedTuple):
+    """What may change between two calls on one folder: where files lie, which stages to run, how trials are batched."""
+
+    stages: tuple[str, ...]
+    output: str
+    data_dir: str | None
+    trial_strategy: str
+
+
+class HelpRequested(Exception):
+    """The command line asks for help; the text is the first argument."""
+
+
+def parse(arguments: Sequence[str]) -> tuple[config.ExperimentConfig, RunOptions]:
+    """Reads the command line, flag files included.
+
+    Args:
+      arguments: without the program's name.
+
+    Raises:
+      HelpRequested: `--help` or `-h` is among them.
+      ValueError, FileNotFoundError: a flag, a value or an argument is refused; the message is one line.
+    """
+    values = flag_table.define()
+    if any(argument in ("-h", "--help", "-help", "--helpfull", "--helpshort") for argument in arguments):
+        raise HelpRequested(f"{USAGE}\n{values.get_help()}")
+    try:
+        leftover = values(["experiments.run", *flagfiles.expand(arguments)])[1:]
+    except flags.Error as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    if leftover:
+        raise ValueError(f"unexpected argument {leftover[0]!r}: every option is written as --flag=value")
+    chosen = _config(values)
+    return chosen, _run_options(values, chosen)
+
+
+def _config(values: flags.FlagValues) -> config.ExperimentConfig:
+    return config.ExperimentConfig(
+        data=_data(values),
+        model=_model(values),
+        train=training.TrainConfig(
+            **{field.name: values[field.name].value for field in dataclasses.fields(training.TrainConfig)}
+        ),
+        adversarial=config.AdversarialConfig(
+            attacks=tuple(values.attacks),
+            epsilons=_numbers(values, "epsilons", float),
+            epsilons_l2=_numbers(values, "epsilons_l2", float),
+            pgd_steps=values.pgd_steps,
+            restarts=values.restarts,
+            images=values.attack_images,
+        ),
+        occlusion=config.OcclusionConfig(
+            modes=tuple(values.occlusion_modes),
+            information_losses=_numbers(values, "information_losses", float),
+            draws=values.occlusion_draws,
+            grid=values.occlusion_grid,
+            images=values.occlusion_images,
+        ),
+        corruption=config.CorruptionConfig(
+            corruptions=tuple(values.corruptions),
+            severities=_numbers(values, "severities", int),
+            preset=values.corruption_preset,
+            images=values.corruption_images,
+        ),
+        fault=config.FaultConfig(
+            targets=tuple(values.fault_targets),
+            modes=tuple(values.fault_modes),
+            trials=values.fault_trials,
+            flips=_numbers(values, "fault_flips", int),
+            layer_trials=values.layer_trials,
+            worst_flips=values.worst_flips,
+            allow_nonfinite=values.allow_nonfinite,
+            images=values.fault_images,
+        ),
+        eval_batch_size=values.eval_batch_size,
+        seed=values.seed,
+    )
+
+
+def _data(values: flags.FlagValues) -> config.DataConfig:
+    if (values.dataset is None) == (values.npz is None):
+        raise ValueError(
+            "give the images: either --dataset=NAME (such as breastmnist) or --npz=FILE in MedMNIST layout"
+        )
+    name = values.dataset or os.path.basename(values.npz).removesuffix(".npz")
+    return config.DataConfig(
+        dataset=name,
+        npz=values.npz,
+        task=values.task,
+        num_classes=values.num_classes,
+        class_names=tuple(values.class_names) if values.class_names else None,
+        image_size=values.image_size,
+    )
+
+
+def _model(values: flags.FlagValues) -> config.ModelConfig:
+    own_weights = values.init_from is not None
+    for flag in ("model", "patch_size", "depths", "dims"):
+        if own_weights and not values[flag].using_default_value:
+            raise ValueError(f"--{flag} cannot be given with --init_from: the weights say which model they belong to")
+    return config.ModelConfig(
+        name=None if own_weights else values.model,
+        patch_size=values.patch_size,
+        depths=_numbers(values, "depths", int) if values.depths else None,
+        dims=_numbers(values, "dims", int) if values.dims else None,
+        scan_method=values.scan_method,
+        init_from=values.init_from,
+    )
+
+
+def _run_options(values: flags.FlagValues, chosen: config.ExperimentConfig) -> RunOptions:
+    if not values.stages:
+        raise ValueError(f"stages must name at least one of {', '.join(config.STAGES)}")
+    for name in values.stages:
+        if name not in config.STAGES:
+            raise ValueError(f"stages must be among {', '.join(config.STAGES)}; got {name!r}")
+    model = chosen.model.name or os.path.basename(chosen.model.init_from).split(".")[0]
+    return RunOptions(
+        stages=tuple(name for name in config.STAGES if name in values.stages),
+        output=values.output or os.path.join("runs", f"{chosen.data.dataset}-{model}-s{chosen.seed}"),
+        data_dir=values.data_dir or os.environ.get("MEDMNIST_ROOT"),
+        trial_strategy=values.trial_strategy,
+    )
+
+
+def _numbers(values: flags.FlagValues, name: str, number: Callable[[str], Any]) -> tuple:
+    try:
+        return tuple(number(entry) for entry in values[name].value)
+    except ValueError:
+        kind = "whole numbers" if number is int else "numbers"
+        raise ValueError(f"{name} must be {kind} with commas, got {','.join(values[name].value)!r}") from None

@@ -1,0 +1,77 @@
+"""How a run was made: versions, commit, device and command, so that its numbers can be made again."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+_PACKAGES = ("mamba-reliability", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "medmnist")
+
+
+def describe(arguments: Sequence[str]) -> dict[str, Any]:
+    """Versions, commit, device and command as a JSON dict.
+
+    Args:
+      arguments: of the command line, without the program's name.
+    """
+    return {
+        "command": command(arguments),
+        "commit": commit(),
+        "device": device(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command line as it can be typed again."""
+    return shlex.join(["python", "-m", "experiments.run", *arguments])
+
+
+def device() -> str:
+    """What the arrays live on: `2 x cpu (AMD EPYC 7B13, 2 cores)`, `1 x NVIDIA H200`."""
+    devices = jax.devices()
+    kind = devices[0].device_kind
+    if devices[0].platform == "cpu":
+        kind = f"cpu ({_processor()}, {os.cpu_count()} cores)"
+    return f"{len(devices)} x {kind}"
+
+
+def commit() -> str | None:
+    """The commit of the code, with `+ local changes` where there are any; None outside a git checkout."""
+    root = pathlib.Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return f"{head} + local changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else head
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: pathlib.Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    information = pathlib.Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

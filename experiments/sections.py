@@ -1,0 +1,160 @@
+"""The sections of a report, each a function of rows and of the figures that were drawn from them.
+
+A section whose rows are not there is an empty string.
+"""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from experiments import records, tables
+
+# Name of a figure (`plots.FIGURES`) -> its place relative to the report.
+Figures = dict[str, str]
+
+
+def _brief(rows: pd.DataFrame, figures: Figures) -> str:
+    accuracy = records.select(rows, metric="accuracy")
+    lines = []
+
+    def add(what: str, part: pd.DataFrame) -> None:
+        if len(part):
+            lines.append([what, tables.cell(part), f"{int(part.iloc[0]['count']):,}"])
+
+    add("clean test images", records.select(accuracy, stage="clean", method="test"))
+    attacks = records.select(accuracy, stage="adversarial", threat="linf")
+    for method in (name for name in dict.fromkeys(attacks["method"]) if name != "uniform_noise"):
+        for epsilon in (1.0, 8.0):
+            add(
+                f"{tables.words(method)}, epsilon {epsilon:g}/255",
+                records.select(attacks, method=method, strength=epsilon),
+            )
+    for method in ("random", "salient"):
+        add(
+            f"half of the patches dropped, {method}",
+            records.select(accuracy, stage="occlusion", method=method, strength=0.5),
+        )
+    damaged = records.select(accuracy, stage="corruption", strength=5.0)
+    for method in dict.fromkeys(damaged["method"]):
+        add(f"{tables.words(method)}, severity 5", records.select(damaged, method=method))
+    random = records.select(accuracy, stage="fault", method="random_bits", strength=1.0)
+    worst = records.select(accuracy, stage="fault", method="worst", strength=1.0)
+    for target in dict.fromkeys(records.select(accuracy, stage="fault")["threat"]):
+        add(f"one random bit flipped in {target}, mean over trials", records.select(random, threat=target))
+        add(f"the worst bit found flipped in {target}", records.select(worst, threat=target))
+    return "## In brief\n\n" + tables.markdown(["images and model", "accuracy (%)", "n"], lines) if lines else ""
+
+
+def _training(rows: pd.DataFrame, figures: Figures) -> str:
+    if records.select(rows, stage="train").empty:
+        return ""
+    val = records.select(rows, stage="train", method="val", metric="accuracy")
+    best = val.sort_values("value").tail(1)
+    epoch = int(best.iloc[0].strength)
+    text = f"Best of {len(val)} epochs: validation accuracy {tables.cell(best)} % after epoch {epoch}."
+    return "\n\n".join(["## Training", text, _figure(figures, "training")])
+
+
+def _clean(rows: pd.DataFrame, figures: Figures) -> str:
+    rows = records.select(rows, stage="clean", method="test")
+    return f"## Clean test images\n\n{tables.metrics(rows)}" if len(rows) else ""
+
+
+def _adversarial(rows: pd.DataFrame, figures: Figures) -> str:
+    rows = records.select(rows, stage="adversarial")
+    if rows.empty:
+        return ""
+    zero = records.select(rows, metric="zero_gradient")
+    parts = [
+        "## Adversarial attacks",
+        "Accuracy after the attack, in percent. An image counts as robust to several attacks if none succeeds; uniform "
+        "noise of the same size is the control. "
+        f"The gradient is zero for {tables.points(zero)} % of the images: gradient attacks say nothing of those.",
+        _figure(figures, "adversarial"),
+    ]
+    for norm, strengths in (("linf", "L-inf, epsilon x 255"), ("l2", "L2, epsilon")):
+        part = records.select(rows, threat=norm)
+        for metric in ("accuracy", "exact_match") if len(part) else ():
+            if len(records.select(part, metric=metric)):
+                title = "Accuracy" if metric == "accuracy" else "Every label right"
+                parts += [f"{title}:", tables.grid(part, metric=metric, strengths=strengths)]
+        if len(part):
+            parts += [
+                "Success rate among the images that were right before:",
+                tables.grid(part, metric="success_rate", strengths=strengths),
+            ]
+    return "\n\n".join(parts)
+
+
+def _occlusion(rows: pd.DataFrame, figures: Figures) -> str:
+    return _curve_section(rows, figures, "occlusion", "Occlusion", "patches dropped (share)")
+
+
+def _corruption(rows: pd.DataFrame, figures: Figures) -> str:
+    return _curve_section(rows, figures, "corruption", "Corruptions", "severity")
+
+
+def _curve_section(rows, figures, stage: str, title: str, strengths: str) -> str:
+    rows = records.select(rows, stage=stage)
+    if rows.empty:
+        return ""
+    parts = [
+        f"## {title}",
+        _figure(figures, stage),
+        "Accuracy (%):",
+        tables.grid(rows, metric="accuracy", strengths=strengths),
+    ]
+    if len(records.select(rows, metric="auc")):
+        parts += ["AUC:", tables.grid(rows, metric="auc", strengths=strengths)]
+    return "\n\n".join(parts)
+
+
+def _fault(rows: pd.DataFrame, figures: Figures) -> str:
+    rows = records.select(rows, stage="fault")
+    if rows.empty:
+        return ""
+    parts = ["## Flipped bits", *_random_faults(rows, figures)]
+    for target in dict.fromkeys(rows["threat"]):
+        part = records.select(rows, threat=target)
+        if part["method"].str.startswith("layerwise/").any():
+            parts += [
+                f"### Layer by layer, {target}",
+                _figure(figures, f"fault_layers_{target}"),
+                "Where one flipped bit costs most:",
+                tables.layers(rows, target),
+            ]
+    worst = records.select(rows, method=("worst", "random_control"), metric="accuracy")
+    for target in dict.fromkeys(worst["threat"]):
+        parts += [
+            f"### Worst case, {target}",
+            "Accuracy (%) after so many flips: those that a gradient-ranked search found, and as many at random.",
+            tables.grid(records.select(worst, threat=target), metric="accuracy", strengths="bits flipped"),
+        ]
+    return "\n\n".join([*parts, *([_figure(figures, "fault_worst")] if len(worst) else [])])
+
+
+def _random_faults(rows: pd.DataFrame, figures: Figures) -> list[str]:
+    if not rows["method"].isin(("random_bits", "random_layers")).any():
+        return []
+    return [
+        "### Random flips",
+        "Uniform over bits is what errors of a memory are; uniform over layers, then over the bits of the layer, "
+        "counts small layers as much as large ones. "
+        "Intervals of shares of trials are Wilson's, those of means over trials Student's.",
+        tables.faults(rows),
+        _figure(figures, "fault_losses"),
+        _figure(figures, "fault_bits"),
+    ]
+
+
+def _gallery(rows: pd.DataFrame, figures: Figures) -> str:
+    return f"## Gallery\n\n{_figure(figures, 'gallery')}" if "gallery" in figures else ""
+
+
+def _figure(figures: Figures, name: str) -> str:
+    return f"![{tables.words(name)}]({figures[name]})" if name in figures else ""
+
+
+SECTIONS: tuple[Callable[[pd.DataFrame, Figures], str], ...] = (
+    _brief, _training, _clean, _adversarial, _occlusion, _corruption, _fault, _gallery,
+)  # fmt: skip

@@ -1,0 +1,47 @@
+"""Noise and blur in five severities, with the clean image as severity 0."""
+
+import functools
+
+import jax
+import numpy as np
+
+from experiments import context, measures, records
+from experiments.stages import pictures
+from threats import corruptions
+
+
+def run(ctx: context.Context) -> list[records.Measurement]:
+    """Accuracy, AUC and non-finite outputs for every corruption and severity."""
+    chosen = ctx.config.corruption
+    split = ctx.test_images(chosen.images)
+    rows = []
+    with ctx.bar(len(split) * (1 + len(chosen.corruptions) * len(chosen.severities)), "corruption") as bar:
+        clean = _measure(ctx, ctx.clean_logits(split, bar), split.labels)
+        for name in chosen.corruptions:
+            rows += _rows(name, 0, clean)
+            for severity in chosen.severities:
+                key = ctx.key("corruption", name, severity)
+                logits = ctx.logits(_corrupted(ctx, name, severity), split, key=key, bar=bar)
+                rows += _rows(name, severity, _measure(ctx, logits, split.labels))
+    worst = max(chosen.severities)
+    columns = {
+        f"{name.replace('_', ' ')}\nseverity {worst}": _corrupted(ctx, name, worst) for name in chosen.corruptions
+    }
+    pictures.keep(ctx, "corruption", columns)
+    return rows
+
+
+def _corrupted(ctx: context.Context, name: str, severity: int) -> pictures.Disturb:
+    preset = ctx.config.corruption.preset
+    corrupt = jax.jit(functools.partial(corruptions.corrupt, name=name, severity=severity, preset=preset))
+    return lambda key, images, labels: corrupt(key, images)
+
+
+def _measure(ctx: context.Context, logits: np.ndarray, labels: np.ndarray) -> dict:
+    found = measures.accuracy(logits, labels, ctx.task)
+    found |= measures.whole_set(logits, labels, ctx.task, metrics=("auc",), seed=ctx.config.seed)
+    return {**found, "nonfinite": measures.nonfinite(logits)}
+
+
+def _rows(name: str, severity: int, found: dict) -> list[records.Measurement]:
+    return [records.Measurement("corruption", name, severity, metric, interval) for metric, interval in found.items()]

@@ -1,0 +1,31 @@
+"""The gallery's columns: the same few test images of every class, disturbed by each stage in its own way."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+
+from experiments import context, gallery
+
+Disturb = Callable[..., jax.Array]
+
+
+def keep(ctx: context.Context, stage: str, columns: Mapping[str, Disturb]) -> None:
+    """Writes a stage's columns.
+
+    Args:
+      ctx: the run.
+      stage: its name.
+      columns: title -> `(key, images, labels) -> images`.
+    """
+    test = ctx.test_images(0)
+    split = test.take(gallery.pick(test.labels))
+    drawn = {}
+    for title, disturb in columns.items():
+
+        def both(key, images, labels, disturb=disturb):
+            disturbed = disturb(key, images, labels)
+            return disturbed, ctx.apply(ctx.variables, disturbed)
+
+        images, logits = ctx.map(both, split, key=ctx.key("gallery", stage, title))
+        drawn[title] = (images, ctx.decisions(logits))
+    gallery.save(ctx.folder.gallery, stage, drawn, ctx.dataset.class_names, split.labels)

@@ -1,0 +1,60 @@
+"""Training, kept in checkpoints, with its course as rows: accuracy on training and validation images by epoch."""
+
+from typing import Any
+
+import pandas as pd
+
+from experiments import context, records
+from mamba_jax import training
+from threats import statistics
+
+_SHOWN = {
+    "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:.3f}",
+    "val_accuracy": "validation {:.3f}",
+    "images_per_second": "{:,.0f} images/s",
+}
+
+
+def run(ctx: context.Context) -> list[records.Measurement]:
+    """Trains, or goes on where an earlier call was stopped."""
+    bar, shown = None, {}
+
+    def progress(epoch: int, step: int, steps: int, metrics: dict[str, Any]) -> None:
+        nonlocal bar, shown
+        if bar is None:
+            done = (epoch - 1) * steps
+            bar = ctx.bar(ctx.config.train.epochs * steps, "training", "steps")
+            bar.update(done)
+        shown |= {name: value for name, value in metrics.items() if name in _SHOWN}
+        bar.set_postfix_str(f"epoch {epoch}  " + "  ".join(_SHOWN[name].format(value) for name, value in shown.items()))
+        bar.update((epoch - 1) * steps + step - bar.n)
+
+    try:
+        result = training.fit(
+            ctx.model,
+            ctx.dataset,
+            ctx.config.train,
+            directory=ctx.folder.checkpoints,
+            init_variables=ctx.variables,
+            progress=progress,
+        )
+    finally:
+        if bar is not None:
+            bar.close()
+    records.write(pd.DataFrame(result.history), ctx.folder.root / "history.csv")
+    return [row for epoch in result.history for row in _rows(ctx, epoch)]
+
+
+def _rows(ctx: context.Context, epoch: dict[str, Any]) -> list[records.Measurement]:
+    rows = []
+    for split in ("train", "val"):
+        count = len(ctx.dataset.splits[split])
+        if split == "train":
+            batch = min(ctx.config.train.batch_size, count)
+            count -= count % batch
+        # In multi-label an image's share of right labels varies less than right or wrong would: the interval is safe.
+        interval = statistics.wilson(round(float(epoch[f"{split}_accuracy"]) * count), count)
+        interval = interval._replace(value=float(epoch[f"{split}_accuracy"]))
+        rows.append(records.Measurement("none", split, epoch["epoch"], "accuracy", interval))
+    return rows

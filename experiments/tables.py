@@ -1,0 +1,120 @@
+"""Rows to Markdown tables: every number with its 95 % interval in brackets, and how many observations it rests on."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from experiments import records
+
+# What is a share is printed in percent.
+_SHARES = (
+    "accuracy",
+    "exact_match",
+    "balanced_accuracy",
+    "success_rate",
+    "nonfinite",
+    "sdc",
+    "critical_1",
+    "critical_5",
+    "critical_10",
+)
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    cells = [list(header), ["---"] * len(header), *map(list, lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def cell(rows: pd.DataFrame) -> str:
+    """The number of the first row with its interval: `81.2 [79.0, 83.3]`; a dash where there is no row."""
+    if rows.empty:
+        return "-"
+    row = rows.iloc[0]
+    return records.interval_text(row.value, row.low, row.high, percent=row.metric in _SHARES)
+
+
+def grid(rows: pd.DataFrame, *, metric: str, strengths: str) -> str:
+    """A line per method and a column per strength.
+
+    Args:
+      rows: of one threat.
+      metric: which of its metrics.
+      strengths: what the columns are, for the table's corner.
+    """
+    rows = records.select(rows, metric=metric)
+    columns = sorted(set(rows["strength"]))
+    lines = []
+    for method, part in rows.groupby("method", sort=False):
+        cells = [cell(part[part["strength"] == strength]) for strength in columns]
+        lines.append([words(method), *cells, f"{int(part['count'].max()):,}"])
+    return markdown([strengths, *(f"{strength:g}" for strength in columns), "n"], lines)
+
+
+def metrics(rows: pd.DataFrame) -> str:
+    """A line per metric of the same images."""
+    lines = [
+        [
+            words(row.metric) + (" (%)" if row.metric in _SHARES else ""),
+            cell(rows.iloc[[place]]),
+            f"{int(row['count']):,}",
+        ]
+        for place, (_, row) in enumerate(rows.iterrows())
+    ]
+    return markdown(["metric", "value [95 % interval]", "n"], lines)
+
+
+def faults(rows: pd.DataFrame) -> str:
+    """A line per campaign of random faults."""
+    rows = rows[rows["method"].str.startswith("random_") & (rows["method"] != "random_control")]
+    names = ("accuracy", "critical_1", "critical_5", "critical_10", "sdc", "nonfinite")
+    lines = []
+    for (target, method, flips), part in rows.groupby(["threat", "method", "strength"], sort=False):
+        cells = [cell(records.select(part, metric=name)) for name in names]
+        drawing = f"uniform over {method.removeprefix('random_')}"
+        lines.append([target, drawing, f"{flips:g}", *cells, f"{int(part['count'].max()):,}"])
+    header = ["target", "drawing", "bits", "mean accuracy (%)", "lose > 1 point (% of trials)", "> 5", "> 10"]
+    return markdown([*header, "changed decisions (% of images)", "non-finite (% of images)", "trials"], lines)
+
+
+def layers(rows: pd.DataFrame, target: str, count: int = 10) -> str:
+    """The layers and bit fields that cost most when one bit flips.
+
+    Args:
+      rows: of the fault stage.
+      target: weights or activations.
+      count: how many lines.
+    """
+    rows = rows[
+        rows["method"].str.startswith("layerwise/") & (rows["metric"] == "accuracy_loss") & (rows["threat"] == target)
+    ]
+    rows = rows.sort_values("value", ascending=False).head(count)
+    lines = []
+    for place, row in enumerate(rows.itertuples()):
+        _, field, layer = row.method.split("/", 2)
+        lines.append([f"`{layer}`", field, points(rows.iloc[[place]]), f"{int(row.count):,}"])
+    return markdown(["layer", "bit field", "mean accuracy lost (points)", "trials"], lines)
+
+
+def points(rows: pd.DataFrame) -> str:
+    """A loss of accuracy with its interval, in points of a hundred."""
+    row = rows.iloc[0]
+    return records.interval_text(row.value, row.low, row.high, percent=True)
+
+
+def words(name: str) -> str:
+    """A name as prose: `gaussian_noise` as `gaussian noise`."""
+    known = {
+        "auc": "AUC",
+        "ece": "calibration error (ECE)",
+        "nonfinite": "non-finite outputs",
+        "fgsm": "FGSM",
+        "pgd": "PGD",
+    }
+    known |= {
+        "any_of_linf": "worst of these attacks",
+        "any_of_l2": "worst of these attacks",
+        "pgd_l2": "PGD",
+        "fgsm_l2": "FGSM",
+    }
+    return known.get(name, name.replace("_", " "))

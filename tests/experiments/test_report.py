@@ -1,0 +1,93 @@
+"""Figures and reports come from rows alone, and say what they rest on."""
+
+import re
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from experiments import folder, plots, records, report, tables
+
+
+def test_every_figure_is_drawn_from_rows_alone(finished):
+    material = plots.Material(finished.rows(), finished.faults(), 0.55, finished.gallery)
+    drawn = plots.draw_all(material, finished.figures)
+    assert set(drawn) == set(plots.FIGURES) - {"fault_layers_activations"}, "no activation was swept layer by layer"
+    for name, path in drawn.items():
+        pixels = matplotlib.image.imread(path)
+        assert min(pixels.shape[:2]) > 150, name
+        assert np.std(pixels[..., :3]) > 0.02, f"{name} is blank"
+
+
+def test_a_figure_without_rows_is_not_drawn(finished, rows, tmp_path):
+    material = plots.Material(rows["occlusion"], records.read(tmp_path / "none"), None, tmp_path / "no gallery")
+    assert list(plots.draw_all(material, tmp_path / "figures")) == ["occlusion"]
+
+
+def test_a_curve_shows_its_values(rows, faults, tmp_path):
+    figure = plots.occlusion(plots.Material(rows["occlusion"], faults, 0.55, tmp_path))
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert set(lines) == {"random", "salient", "most frequent class (55.0 %)"}
+    np.testing.assert_allclose(lines["random"].get_xdata(), [0.0, 0.5, 0.9])
+    np.testing.assert_allclose(lines["random"].get_ydata(), [80.0, 55.0, 35.0])
+
+
+def test_the_heat_map_has_a_cell_for_every_layer_and_field(faults):
+    figure = plots.fault_plots.layers(faults, "weights")
+    maps = [axis.get_images()[0].get_array() for axis in figure.axes if axis.get_images()][:3]
+    assert [int(np.isfinite(cells.filled(np.nan)).sum()) for cells in maps] == [5, 5, 5]
+    trials = records.select(faults, mode="layerwise", layer="head", field="exponent")
+    expected = 100 * (trials["accuracy_before"] - trials["accuracy"]).mean()
+    assert expected > 1
+    assert np.isclose(maps[1].filled(-1), expected).sum() == 1
+
+
+def test_the_report_holds_every_figure_and_the_intervals(finished):
+    text = report.write(finished).read_text()
+    for path in finished.figures.iterdir():
+        assert f"](figures/{path.name})" in text, path.name
+    for link in re.findall(r"\]\((.*?)\)", text):
+        assert (finished.root / link).is_file(), link
+    clean = finished.rows().query("stage == 'clean' and method == 'test' and metric == 'accuracy'").iloc[0]
+    assert records.interval_text(clean.value, clean.low, clean.high, percent=True) in text
+    for expected in (
+        "0.910 [0.880, 0.930] | 200",
+        "| FGSM |",
+        "40.0 [30.0, 50.0] | 20",
+        "right in 55.0 %",
+        "commit abc",
+    ):
+        assert expected in text, expected
+
+
+def test_an_own_file_is_not_called_by_an_official_name(finished):
+    text = report.write(finished).read_text()
+    assert "A file of the user's own" in text
+    assert "Licence: not stated" in text
+
+
+def test_a_report_can_be_drawn_again_by_its_folder_alone(finished, capsys):
+    assert report.main([str(finished.root)]) == 0
+    assert capsys.readouterr().out == f"{finished.report}\n"
+    assert finished.report.is_file()
+
+
+def test_drawing_a_folder_without_a_run_is_refused(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} holds no run: it has no config.json\n"
+    assert report.main([]) == 2
+
+
+def test_stages_that_have_not_run_leave_no_heading(finished):
+    (finished.root / "finished" / "fault.json").unlink()
+    rows = finished.rows()
+    records.write(rows[rows["stage"] != "fault"], finished.root / "rows.csv")
+    (finished.root / "faults.csv").unlink()
+    text = report.write(folder.RunFolder(finished.root)).read_text()
+    assert "## Flipped bits" not in text
+    assert "## Occlusion" in text
+
+
+@pytest.mark.parametrize(("name", "prose"), [("pgd", "PGD"), ("gaussian_noise", "gaussian noise"), ("auc", "AUC")])
+def test_names_are_printed_as_prose(name, prose):
+    assert tables.words(name) == prose
