@@ -155,11 +155,9 @@ def trial_outcomes(
     tapped = sites.tap_values(apply, variables, images[:1]) if activations else {}
 
     def trial(fault: slots.Faults) -> TrialResult:
-        faulty = injection.inject(variables, table, fault)
-        accuracy, loss, sdc, nonfinite = _mean_outcomes(apply, faulty, batches, images.shape[0], task)
-        before = injection.values_at(variables, table, fault, tapped=tapped)
-        after = injection.values_at(faulty, table, fault, tapped=tapped)
-        return TrialResult(accuracy, loss, sdc, nonfinite, before, after)
+        faulty, before, after = injection.inject_and_read(variables, table, fault, tapped=tapped)
+        means = _mean_outcomes(apply, faulty, batches, images.shape[0], task)
+        return TrialResult(*means, before, after)
 
     return batching.in_groups(trial, faults, trials_at_once or batching.default_trials(table, strategy))
 

@@ -1,19 +1,36 @@
 """Faulty models: the variables of a model with the bits of one trial flipped, in its weights and at its taps.
 
 Flipping bit p of an unsigned view u is an addition modulo 2^w, u XOR 2^p = u + (1 - 2 u_p) 2^p, and different bits of
-one element do not disturb each other. So the XOR of any number of slots is one scatter-add of k integers into the leaf:
-sparse, exact, independent of the slots' order, and the same under `jax.vmap` over trials.
+one element do not disturb each other. So the XOR of any number of slots is one scatter-add of k integers: sparse,
+exact, independent of the slots' order, and the same under `jax.vmap` over trials.
+
+The weights of a table are laid end to end, one address space per dtype: one scatter for a whole model compiles several
+times faster than one per leaf, and a leaf that a trial has to copy anyway is copied once in either form.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from threats.faults import bits, sites, slots
 
 Variables = Mapping[str, Any]
+
+
+class Injection(NamedTuple):
+    """A faulty model and the values that were hit.
+
+    variables: nested dict of collections for `apply`.
+    before: [k] float32, the fault-free value of each slot; NaN for unused slots.
+    after: [k] float32, the value with every flip of the trial in that element.
+    """
+
+    variables: dict[str, Any]
+    before: jax.Array
+    after: jax.Array
 
 
 def inject(variables: Variables, table: sites.SiteTable, faults: slots.Faults) -> dict[str, Any]:
@@ -22,10 +39,13 @@ def inject(variables: Variables, table: sites.SiteTable, faults: slots.Faults) -
     Args:
       variables: nested dict of collections.
       table: the sites that `faults` points into.
-      faults: one trial, [k].
+      faults: one trial, [k]; slots that point past the end of their site flip nothing.
 
     Returns:
       Variables for `apply`. Only the leaves of the table differ; taps of the table appear in the collection `taps`.
+
+    Raises:
+      ValueError: as in `flip_weights` and `flip_activations`.
     """
     return flip_activations(flip_weights(variables, table, faults), table, faults)
 
@@ -43,22 +63,8 @@ def flip_weights(variables: Variables, table: sites.SiteTable, faults: slots.Fau
     Raises:
       ValueError: the variables lack a site of the table, or hold it with another shape or dtype.
     """
-    wanted = {(site.collection, site.path): index for index, site in enumerate(table) if site.kind == "weight"}
-    flipped = dict(variables)
-    signs = _signs(faults)
-    missing = dict(wanted)
-    for collection in dict.fromkeys(collection for collection, _ in wanted):
-        leaves, structure = jax.tree.flatten(variables.get(collection, {}))
-        for position, path in enumerate(sites.leaves_by_path(variables.get(collection, {}))):
-            index = missing.pop((collection, path), None)
-            if index is not None:
-                _check(table[index], leaves[position])
-                leaves[position] = _flip(jnp.asarray(leaves[position]), *_at(table, index, faults), signs)
-        flipped[collection] = jax.tree.unflatten(structure, leaves)
-    if missing:
-        names = ", ".join("/".join(key) for key in missing)
-        raise ValueError(f"variables must hold every weight of the table, missing: {names}")
-    return flipped
+    arrays, _, _ = _flip_arrays(_weights(variables, table), table, faults)
+    return _replaced(variables, table, arrays)
 
 
 def flip_activations(variables: Variables, table: sites.SiteTable, faults: slots.Faults) -> dict[str, Any]:
@@ -77,8 +83,8 @@ def flip_activations(variables: Variables, table: sites.SiteTable, faults: slots
     indices = [index for index, site in enumerate(table) if site.kind == "activation"]
     if not indices:
         return dict(variables)
-    taps: dict[str, Any] = jax.tree.map(lambda leaf: leaf, dict(variables.get("taps", {})), is_leaf=callable)
-    signs = _signs(faults)
+    taps: dict[str, Any] = jax.tree.map(lambda entry: entry, dict(variables.get("taps", {})), is_leaf=callable)
+    undo = _undo(faults)
     for index in indices:
         *modules, name = table[index].path.split("/")
         node = taps
@@ -86,73 +92,114 @@ def flip_activations(variables: Variables, table: sites.SiteTable, faults: slots
             node = node.setdefault(module, {})
         if name in node:
             raise ValueError(f"taps must be free at the sites of the table, {table[index].path!r} is taken")
-        node[name] = jax.tree_util.Partial(_flip_per_image, *_at(table, index, faults), signs)
+        address = _addresses(table, [index], faults)
+        node[name] = jax.tree_util.Partial(_flip_per_image, address, faults.bit, undo)
     return {**variables, "taps": taps}
 
 
-def values_at(
+def inject_and_read(
     variables: Variables, table: sites.SiteTable, faults: slots.Faults, *, tapped: Mapping[str, jax.Array]
-) -> jax.Array:
-    """The value [k] float32 that each slot points at, in fault-free or faulty variables; NaN for unused slots.
+) -> Injection:
+    """`inject`, and the values that it hits before and after.
 
     Args:
-      variables: nested dict of collections, from `inject` or not.
+      variables: nested dict of collections.
       table: the sites that `faults` points into.
       faults: one trial, [k].
       tapped: fault-free value [1, ...] of one image by path, for the table's activations (`sites.tap_values`).
     """
-    arrays = _arrays(variables, table, tapped)
-    found = jnp.full(faults.site.shape, jnp.nan, jnp.float32)
-    for index in range(len(table)):
-        element, _ = _at(table, index, faults)
-        picked = arrays[index].reshape(-1).at[element].get(mode="clip").astype(jnp.float32)
-        found = jnp.where(faults.site == index, picked, found)
-    return found
+    arrays, *of_weights = _flip_arrays(_weights(variables, table), table, faults)
+    activations = {i: tapped[site.path][0] for i, site in enumerate(table) if site.kind == "activation"}
+    _, *of_activations = _flip_arrays(activations, table, faults)
+    faulty = flip_activations(_replaced(variables, table, arrays), table, faults)
+    before, after = (jnp.where(jnp.isnan(w), a, w) for w, a in zip(of_weights, of_activations, strict=True))
+    return Injection(faulty, before, after)
 
 
-def _arrays(variables: Variables, table: sites.SiteTable, tapped: Mapping[str, jax.Array]) -> list[jax.Array]:
-    """The array of every site in order; an activation passes through its entry in `taps`, if there is one."""
-    collections = dict.fromkeys(site.collection for site in table if site.kind == "weight")
-    leaves = {name: sites.leaves_by_path(variables[name]) for name in collections}
-    entries = sites.leaves_by_path(variables.get("taps", {}), is_leaf=callable)
-    arrays = []
-    for site in table:
-        if site.kind == "weight":
-            arrays.append(jnp.asarray(leaves[site.collection][site.path]))
-        else:
-            arrays.append(entries.get(site.path, lambda x: x)(tapped[site.path]))
-    return arrays
+def _flip_arrays(
+    arrays: Mapping[int, jax.Array], table: sites.SiteTable, faults: slots.Faults
+) -> tuple[dict[int, jax.Array], jax.Array, jax.Array]:
+    """The arrays by site index after the flips, and the values [k] float32 before and after; NaN for other sites."""
+    undo = _undo(faults)
+    flipped = {}
+    before = after = jnp.full(faults.site.shape, jnp.nan, jnp.float32)
+    for dtype in dict.fromkeys(table[index].dtype for index in arrays):
+        members = [index for index in arrays if table[index].dtype == dtype]
+        memory = jnp.concatenate([bits.to_bits(arrays[index]).reshape(-1) for index in members])
+        address = _addresses(table, members, faults)
+        damaged = _xor(memory[None], address, bits.mask(faults.bit, dtype), undo)[0]
+        here = address < memory.shape[0]
+        before = jnp.where(here, _read(memory, address, dtype), before)
+        after = jnp.where(here, _read(damaged, address, dtype), after)
+        ends = np.cumsum([table[index].size for index in members])
+        for index, part in zip(members, jnp.split(damaged, ends[:-1]), strict=True):
+            flipped[index] = bits.from_bits(part.reshape(table[index].shape), dtype)
+    return flipped, before, after
 
 
-def _at(table: sites.SiteTable, index: int, faults: slots.Faults) -> tuple[jax.Array, jax.Array]:
-    """Element [k] and bit [k] of the slots at one site; slots at other sites get an element past the end."""
-    here = (faults.site == index) & (faults.element >= 0)
-    return jnp.where(here, faults.element, table[index].size), faults.bit
+def _flip_per_image(address: jax.Array, bit: jax.Array, undo: jax.Array, x: jax.Array) -> jax.Array:
+    """x [b, ...] with the same flat elements of every row flipped."""
+    rows = bits.to_bits(x).reshape(x.shape[0], -1)
+    return bits.from_bits(_xor(rows, address, bits.mask(bit, x.dtype), undo).reshape(x.shape), x.dtype)
 
 
-def _signs(faults: slots.Faults) -> jax.Array:
+def _xor(rows: jax.Array, address: jax.Array, masks: jax.Array, undo: jax.Array) -> jax.Array:
+    """rows [b, n] unsigned with masks [k], one bit each, XORed in at the addresses; those past the end are dropped."""
+    set_now = (rows.at[:, address].get(mode="clip") & masks[None]) != 0
+    change = jnp.where(set_now != undo[None], jnp.zeros_like(masks)[None] - masks[None], masks[None])
+    return rows.at[:, address].add(change, mode="drop")
+
+
+def _read(memory: jax.Array, address: jax.Array, dtype: str) -> jax.Array:
+    return bits.from_bits(memory.at[address].get(mode="clip"), dtype).astype(jnp.float32)
+
+
+def _addresses(table: sites.SiteTable, members: list[int], faults: slots.Faults) -> jax.Array:
+    """[k] int32: each slot's place in the members' arrays laid end to end; past the end if it is at another site."""
+    sizes = np.zeros(len(table), np.int64)
+    sizes[members] = [table[index].size for index in members]
+    total = int(sizes.sum())
+    if total >= 2**31:
+        raise ValueError(f"a table must have fewer than 2^31 elements of one dtype, got {total}; use several tables")
+    starts = np.zeros(len(table), np.int64)
+    starts[members] = np.cumsum(sizes[members]) - sizes[members]
+    site = jnp.maximum(faults.site, 0)
+    inside = (faults.site >= 0) & (faults.element >= 0) & (faults.element < jnp.asarray(sizes, jnp.int32)[site])
+    return jnp.where(inside, jnp.asarray(starts, jnp.int32)[site] + faults.element, total)
+
+
+def _undo(faults: slots.Faults) -> jax.Array:
     """[k] bool: whether the slot undoes an equal one before it, so that pairs of the same flip cancel."""
     return slots.repeats(faults) % 2 == 1
 
 
-def _flip(x: jax.Array, element: jax.Array, bit: jax.Array, undo: jax.Array) -> jax.Array:
-    """x [...] with the bits of flat elements flipped; elements past the end are dropped."""
-    return _flip_per_image(element, bit, undo, x[None])[0]
+def _weights(variables: Variables, table: sites.SiteTable) -> dict[int, jax.Array]:
+    """The leaf of each weight of the table by its index."""
+    collections = dict.fromkeys(site.collection for site in table if site.kind == "weight")
+    leaves = {name: sites.leaves_by_path(variables.get(name, {})) for name in collections}
+    weights = {}
+    for index, site in enumerate(table):
+        if site.kind == "weight":
+            leaf = leaves[site.collection].get(site.path)
+            if leaf is None:
+                raise ValueError(
+                    f"variables must hold every weight of the table, missing: {site.collection}/{site.path}"
+                )
+            found = (jnp.result_type(leaf).name, jnp.shape(leaf))
+            if found != (site.dtype, site.shape):
+                raise ValueError(
+                    f"{site.path} must be {site.dtype} {site.shape} as in the table, got {found[0]} {found[1]}"
+                )
+            weights[index] = jnp.asarray(leaf)
+    return weights
 
 
-def _flip_per_image(element: jax.Array, bit: jax.Array, undo: jax.Array, x: jax.Array) -> jax.Array:
-    """x [b, ...] with the same flat elements of every row flipped."""
-    view = bits.to_bits(x).reshape(x.shape[0], -1)
-    power = bits.mask(bit, x.dtype)[None]
-    set_now = (view.at[:, element].get(mode="clip") & power) != 0
-    change = jnp.where(set_now != undo[None], jnp.zeros_like(power) - power, power)
-    view = view.at[:, element].add(change, mode="drop")
-    return bits.from_bits(view.reshape(x.shape), x.dtype)
-
-
-def _check(site: sites.Site, leaf: Any) -> None:
-    shape, dtype = jnp.shape(leaf), jnp.result_type(leaf).name
-    if (shape, dtype) != (site.shape, site.dtype):
-        raise ValueError(
-            f"{site.path} must be {site.dtype}{list(site.shape)} as in the table, got {dtype}{list(shape)}"
-        )
+def _replaced(variables: Variables, table: sites.SiteTable, arrays: Mapping[int, jax.Array]) -> dict[str, Any]:
+    """The variables with the leaves at the given sites replaced."""
+    replaced = dict(variables)
+    for name in dict.fromkeys(table[index].collection for index in arrays):
+        new = {table[index].path: array for index, array in arrays.items() if table[index].collection == name}
+        paths = sites.leaves_by_path(variables[name])
+        leaves = [new.get(path, leaf) for path, leaf in paths.items()]
+        replaced[name] = jax.tree.unflatten(jax.tree.structure(variables[name]), leaves)
+    return replaced
