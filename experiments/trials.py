@@ -16,8 +16,8 @@ from experiments import records
 from threats import faults, statistics
 
 COLUMNS = (
-    "dataset", "model", "seed", "images", "target", "mode", "drawing", "flips", "trial", "layer", "path", "element", "bit",
-    "field", "value_before", "value_after", "accuracy_before", "accuracy", "sdc", "nonfinite",
+    "dataset", "model", "seed", "images", "target", "mode", "drawing", "flips", "trial", "layer", "path", "element",
+    "bit", "field", "value_before", "value_after", "accuracy_before", "accuracy", "sdc", "nonfinite",
 )  # fmt: skip
 
 # A trial is critical if it loses more than so many points of accuracy.
