@@ -76,7 +76,7 @@ class PatchEmbed(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         p = self.patch_size
         x = _conv(self.dim, p, strides=p, padding="VALID", name="proj")(x)
-        return taps.tap(self, "out", nn.LayerNorm(epsilon=1e-5, name="norm")(x))
+        return taps.tap(self, "out", norm.LayerNorm(name="norm")(x))
 
 
 class Stage(nn.Module):
@@ -113,7 +113,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         left, right = jnp.split(x, 2, axis=-1)
         left = taps.tap(self, "conv_branch", ConvBranch(name="conv")(left, train=train))
-        right = nn.LayerNorm(epsilon=1e-5, name="norm")(right)
+        right = norm.LayerNorm(name="norm")(right)
         right = ssm.SS2D(d_state=self.d_state, scan_method=self.scan_method, name="ssm")(right)
         right = _drop_path(self, right, self.drop_path_rate if train else 0.0)
         shuffled = jnp.stack([left, right], axis=-1).reshape(x.shape)
@@ -143,7 +143,7 @@ class PatchMerge(nn.Module):
         x = x[:, : h // 2 * 2, : w // 2 * 2].reshape((b, h // 2, 2, w // 2, 2, c))
         # Order of the four neighbours: (0, 0), (1, 0), (0, 1), (1, 1), row offset first.
         x = jnp.transpose(x, (0, 1, 3, 4, 2, 5)).reshape((b, h // 2, w // 2, 4 * c))
-        x = nn.LayerNorm(epsilon=1e-5, name="norm")(x)
+        x = norm.LayerNorm(name="norm")(x)
         return nn.Dense(2 * c, use_bias=False, kernel_init=ssm.dense_init, name="reduction")(x)
 
 

@@ -59,8 +59,9 @@ class ModelConfig:
     def __post_init__(self):
         if self.name not in MODELS:
             raise ValueError(f"model must be one of {MODELS}, got {self.name!r}")
-        for field in ("num_classes", "image_size"):
-            if getattr(self, field) < 1:
+        for field in ("num_classes", "image_size", "patch_size", "d_state"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
         if self.in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 or 3, got {self.in_channels}")
@@ -68,8 +69,6 @@ class ModelConfig:
         if unknown := given - _OPTIONS[self.name]:
             taken = ", ".join(sorted(_OPTIONS[self.name])) or "none"
             raise ValueError(f"{self.name} takes no {', '.join(sorted(unknown))}; its options: {taken}")
-        if (self.patch_size or 1) < 1:
-            raise ValueError(f"patch_size must be at least 1, got {self.patch_size}")
         for field in ("normalize", "depths", "dims"):
             if getattr(self, field) is not None:
                 object.__setattr__(self, field, tuple(getattr(self, field)))
@@ -135,7 +134,7 @@ def _module(config: ModelConfig) -> nn.Module:
     if config.name == "resnet18":
         return resnet.ResNet18(**common, small_stem=config.image_size < 64)
     if config.name == "vit_ti":
-        return vit.ViTTiny(**common, patch_size=config.patch_size or (4 if config.image_size < 64 else 16))
+        return vit.ViTTiny(**common, patch_size=config.patch_size)
     depths, dims = MEDMAMBA_PRESETS[config.name]
     depths, dims = config.depths or depths, config.dims or dims
     if len(depths) != 4 or len(dims) != 4 or any(b != 2 * a for a, b in itertools.pairwise(dims)):

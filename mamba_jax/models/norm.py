@@ -1,13 +1,20 @@
-"""Batch normalisation whose running variance follows PyTorch, the framework of the published weights.
+"""Batch and layer normalisation with the arithmetic of PyTorch, the framework of the published weights.
 
 Flax averages the biased batch variance, PyTorch the unbiased one (n / (n - 1) times as large), while both normalise
 with the biased one. At small batches and late stages, where n = b h w is small, the difference shows in evaluation.
-Reference: Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 2.
+
+Flax's layer norm takes the variance as E[x^2] - E[x]^2, which overflows for one activation beyond 1e19, as a flipped
+exponent bit makes it; the mean of the squared deviations, as PyTorch takes it, stays finite.
+References: Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 2; Ba et al., "Layer Normalization", 2016.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 
 
 class BatchNorm(nn.Module):

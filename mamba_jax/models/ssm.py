@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mamba_jax import scan, types
-from mamba_jax.models import taps
+from mamba_jax.models import norm, taps
 
 DIRECTIONS = 4  # row by row, column by column, and both backwards
 
@@ -49,7 +49,7 @@ class SS2D(nn.Module):
         x = taps.tap(self, "in_proj_out", x)
         x = nn.silu(DepthwiseConv2D(name="conv")(x))
         y = taps.tap(self, "scan", self._cross_scan(x, rank=math.ceil(c / 16)))
-        y = nn.LayerNorm(epsilon=1e-5, name="out_norm")(y) * nn.silu(z)
+        y = norm.LayerNorm(name="out_norm")(y) * nn.silu(z)
         return nn.Dense(c, use_bias=False, kernel_init=dense_init, name="out_proj")(y)
 
     def _cross_scan(self, x: jax.Array, *, rank: int) -> jax.Array:

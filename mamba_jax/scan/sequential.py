@@ -2,8 +2,8 @@
 
 Each step forms exp(dt_t A) and dt_t B_t u_t itself, so nothing of size [l, d, n] is ever written. The states are
 laid out [b, k, n, d], channels last, so that the sum over n vectorises. For gradients only the state at the start of
-every chunk of steps is kept; the reverse pass recomputes one chunk of states, then runs the adjoint recurrence through it,
-contracting every gradient inside the step:
+every chunk of steps is kept; the reverse pass recomputes one chunk of states, then runs the adjoint recurrence through
+it, contracting every gradient inside the step:
 
     g_t = exp(dt_{t+1} A) g_{t+1} + C_t dy_t                              adjoint of h_t
     dC_t = sum_d h_t dy_t          dB_t = sum_d g_t dt_t u_t

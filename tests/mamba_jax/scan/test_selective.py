@@ -1,0 +1,184 @@
+"""Every scan method against a float64 loop in NumPy, in values and in all gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mamba_jax import scan
+
+METHODS = tuple(scan.METHODS)
+NAMES = ("u", "dt", "A", "B", "C", "D")
+
+
+def _inputs(batch, length, d=5, n=3, *, groups=(), seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return {
+        "u": rng.normal(size=(*batch, length, d)).astype(dtype),
+        "dt": rng.uniform(0.01, 1.0, size=(*batch, length, d)).astype(dtype),
+        "A": -rng.uniform(0.2, 3.0, size=(*groups, d, n)).astype(dtype),
+        "B": rng.normal(size=(*batch, length, n)).astype(dtype),
+        "C": rng.normal(size=(*batch, length, n)).astype(dtype),
+        "D": rng.normal(size=(*groups, d)).astype(dtype),
+    }
+
+
+def _loop(u, dt, A, B, C, D, *, reverse=False):
+    """y and the states h [*batch, l, d, n], step by step in float64."""
+    h = np.zeros((*u.shape[:-2], *A.shape[-2:]))
+    y, states = np.zeros_like(u), np.zeros((*u.shape, A.shape[-1]))
+    for t in reversed(range(u.shape[-2])) if reverse else range(u.shape[-2]):
+        drive = (dt[..., t, :] * u[..., t, :])[..., None] * B[..., t, None, :]
+        h = np.exp(dt[..., t, :, None] * A) * h + drive
+        states[..., t, :, :] = h
+        y[..., t, :] = (h * C[..., t, None, :]).sum(-1) + D * u[..., t, :]
+    return y, states
+
+
+def _loop_gradients(inputs, dy):
+    """Gradients of sum(y dy) by the adjoint recurrence, in float64; forward direction."""
+    u, dt, A, B, C, D = (inputs[name] for name in NAMES)
+    _, states = _loop(**inputs)
+    gradients = {name: np.zeros_like(inputs[name]) for name in NAMES}
+    g = np.zeros((*u.shape[:-2], *A.shape[-2:]))
+    over = tuple(range(u.ndim - 2 - (A.ndim - 2)))
+    for t in reversed(range(u.shape[-2])):
+        before = states[..., t - 1, :, :] if t else np.zeros_like(g)
+        u_t, dt_t, B_t, C_t, dy_t = (x[..., t, :] for x in (u, dt, B, C, dy))
+        decay = np.exp(dt_t[..., None] * A)
+        g = g + dy_t[..., None] * C_t[..., None, :]
+        gradients["C"][..., t, :] = (states[..., t, :, :] * dy_t[..., None]).sum(-2)
+        gradients["B"][..., t, :] = (g * (dt_t * u_t)[..., None]).sum(-2)
+        gradients["u"][..., t, :] = (g * B_t[..., None, :]).sum(-1) * dt_t + D * dy_t
+        through = g * before * decay
+        gradients["dt"][..., t, :] = (through * A).sum(-1) + (g * B_t[..., None, :]).sum(-1) * u_t
+        gradients["A"] += (through * dt_t[..., None]).sum(over)
+        gradients["D"] += (u_t * dy_t).sum(over)
+        g = g * decay
+    return gradients
+
+
+def _assert_close(got, wanted, relative=1e-5):
+    scale = max(np.max(np.abs(wanted)), 1e-30)
+    np.testing.assert_allclose(np.asarray(got, np.float64) / scale, wanted / scale, rtol=0, atol=relative)
+
+
+def _jax(inputs, dtype=jnp.float32):
+    return {name: jnp.asarray(value, dtype) for name, value in inputs.items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("length", [1, 7, 49, 784])
+def test_values_and_gradients_agree_with_a_float64_loop(method, length):
+    inputs = _inputs((2,), length)
+    dy = np.random.default_rng(1).normal(size=inputs["u"].shape)
+
+    def objective(arguments):
+        y = scan.selective_scan(**arguments, method=method)
+        return jnp.sum(y * jnp.asarray(dy, jnp.float32)), y
+
+    gradients, y = jax.jit(jax.grad(objective, has_aux=True))(_jax(inputs))
+    _assert_close(y, _loop(**inputs)[0])
+    wanted = _loop_gradients(inputs, dy)
+    for name in NAMES:
+        _assert_close(gradients[name], wanted[name])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("length", [29, 31, 97])
+def test_lengths_that_no_chunk_divides(method, length):
+    inputs = _inputs((3,), length, seed=2)
+    dy = np.random.default_rng(3).normal(size=inputs["u"].shape)
+    gradients = jax.grad(lambda a: jnp.sum(scan.selective_scan(**a, method=method) * jnp.asarray(dy, jnp.float32)))(
+        _jax(inputs)
+    )
+    for name, wanted in _loop_gradients(inputs, dy).items():
+        _assert_close(gradients[name], wanted)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_reverse_is_the_scan_of_the_reversed_sequence(method):
+    inputs = _inputs((2,), 31, seed=4)
+    arguments = _jax(inputs)
+    y = scan.selective_scan(**arguments, reverse=True, method=method)
+    _assert_close(y, _loop(**inputs, reverse=True)[0])
+    dy = jnp.asarray(np.random.default_rng(5).normal(size=inputs["u"].shape), jnp.float32)
+    flipped = {name: x[:, ::-1] if name in ("u", "dt", "B", "C") else x for name, x in arguments.items()}
+
+    def objective(a, dy, *, reverse):
+        return jnp.sum(scan.selective_scan(**a, reverse=reverse, method=method) * dy)
+
+    backward = jax.grad(objective)(arguments, dy, reverse=True)
+    forward = jax.grad(objective)(flipped, dy[:, ::-1], reverse=False)
+    for name in NAMES:
+        wanted = forward[name][:, ::-1] if name in ("u", "dt", "B", "C") else forward[name]
+        _assert_close(backward[name], np.asarray(wanted, np.float64))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("batch", "groups"), [((), ()), ((2, 3), ()), ((2, 3), (3,)), ((2, 4, 3), (4, 3))])
+def test_any_leading_axes_and_parameter_groups(method, batch, groups):
+    inputs = _inputs(batch, 9, groups=groups, seed=6)
+    y = scan.selective_scan(**_jax(inputs), method=method)
+    assert y.shape == inputs["u"].shape
+    _assert_close(y, _loop(**inputs)[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bfloat16_inputs_accumulate_in_float32(method):
+    rounded = _jax(_inputs((2,), 196, seed=7), jnp.bfloat16)
+    y = scan.selective_scan(**rounded, method=method)
+    assert y.dtype == jnp.bfloat16
+    exact = _loop(**{name: np.asarray(x, np.float64) for name, x in rounded.items()})[0]
+    # One rounding to 8 bits at the end; accumulating in bfloat16 would lose several times that over 196 steps.
+    _assert_close(y, exact, relative=2**-8)
+    gradient = jax.grad(lambda u: jnp.sum(scan.selective_scan(**{**rounded, "u": u}, method=method)))(rounded["u"])
+    assert gradient.dtype == jnp.bfloat16
+    assert bool(jnp.all(jnp.isfinite(gradient)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_do_not_mix_and_vmap_over_parameters_works(method):
+    arguments = _jax(_inputs((3,), 12, seed=8))
+    y = scan.selective_scan(**arguments, method=method)
+    poisoned = {**arguments, "u": arguments["u"].at[1].set(jnp.nan)}
+    other = scan.selective_scan(**poisoned, method=method)
+    np.testing.assert_array_equal(y[0], other[0])
+    np.testing.assert_array_equal(y[2], other[2])
+    assert bool(jnp.all(jnp.isnan(other[1])))
+    many = jnp.stack([arguments["A"], 2 * arguments["A"]])
+    batched = jax.vmap(lambda A: scan.selective_scan(**{**arguments, "A": A}, method=method))(many)
+    np.testing.assert_allclose(batched[0], y, rtol=0, atol=1e-6)
+
+
+def test_an_infinite_state_stays_where_the_recurrence_leaves_it():
+    """The reference for faults: one infinite input makes its own state infinite from that step on, and no NaN before."""
+    arguments = _jax(_inputs((1,), 20, seed=9))
+    arguments["u"] = arguments["u"].at[0, 10, 0].set(jnp.inf)
+    y = scan.selective_scan(**arguments, method="sequential")
+    assert bool(jnp.all(jnp.isfinite(y[0, :10])))
+    assert not bool(jnp.any(jnp.isfinite(y[0, 10:, 0])))
+    assert bool(jnp.all(jnp.isfinite(y[0, :, 1:])))
+
+
+def test_auto_follows_the_backend():
+    expected = "sequential" if jax.default_backend() == "cpu" else "associative"
+    assert scan.resolve_method("auto") == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "fast"}, r"method must be one of \('auto', 'associative', 'sequential'\), got 'fast'"),
+        ({"dt": (2, 8, 5)}, r"dt must be \(2, 9, 5\)"),
+        ({"B": (2, 9, 4)}, r"B must be \(2, 9, 3\)"),
+        ({"A": (4, 3)}, r"A must be \[\*groups, 5, n\]"),
+        ({"A": (3, 5, 3)}, "groups the last axes of"),
+        ({"D": (4,)}, r"D must be \(5,\)"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    arguments = _jax(_inputs((2,), 9))
+    change = {name: jnp.zeros(value) if isinstance(value, tuple) else value for name, value in change.items()}
+    with pytest.raises(ValueError, match=message):
+        scan.selective_scan(**{**arguments, **change})
