@@ -3,11 +3,13 @@
 from threats.faults.bits import field_of, fields, flip, from_bits, mask, to_bits, width
 from threats.faults.campaign import TrialResult, fault_free_logits, make_trial_fn, run_trials, trial_outcomes
 from threats.faults.injection import flip_activations, flip_weights, inject
+from threats.faults.sampling import LayerwiseFaults, layerwise_faults, random_faults
 from threats.faults.sites import Site, SiteTable, activation_sites, layer_of, weight_sites
 from threats.faults.slots import Faults, no_faults, pad
 
 __all__ = [
     "Faults",
+    "LayerwiseFaults",
     "Site",
     "SiteTable",
     "TrialResult",
@@ -21,10 +23,12 @@ __all__ = [
     "from_bits",
     "inject",
     "layer_of",
+    "layerwise_faults",
     "make_trial_fn",
     "mask",
     "no_faults",
     "pad",
+    "random_faults",
     "run_trials",
     "to_bits",
     "trial_outcomes",

@@ -54,6 +54,8 @@ def repeats(faults: Faults) -> jax.Array:
       faults: one trial, [k]; unused slots count as repeats of each other.
     """
     slots = faults.site.shape[0]
+    if slots < 2:
+        return jnp.zeros((slots,), jnp.int32)
     order = jnp.lexsort((faults.bit, faults.element, faults.site))
     ranked = jnp.stack(faults)[:, order]
     same = jnp.all(ranked[:, 1:] == ranked[:, :-1], axis=0)
