@@ -53,7 +53,7 @@ def bits(faults: pd.DataFrame):
         for number, field in enumerate(_FIELDS):
             _bars(axis, part[part["field"] == field], field, style.colour(number))
         axis.invert_xaxis()
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, max(5, axis.get_ylim()[1]))
         axis.set_xlabel("bit flipped (highest first)")
         axis.set_ylabel("mean accuracy lost (points)")
         style.titles(axis, f"Which bit, in {target}", _subtitle(part))
@@ -78,7 +78,7 @@ def layers(faults: pd.DataFrame, target: str):
         means = trials[trials["field"] == field].pivot_table(index="part", columns="block", values="lost", sort=False)
         image = _heat(axis, means.reindex(index=parts, columns=blocks), labelled=axis is axes[0])
         axis.set_xlabel(f"{field} bit, block (stage.block)")
-    style.titles(axes[0], f"Accuracy lost to one flipped bit, layer by layer ({target})", _subtitle(trials))
+    style.frame_titles(figure, f"Accuracy lost to one flipped bit, layer by layer, in {target}", _subtitle(trials))
     figure.colorbar(image, ax=axes, label="mean accuracy lost (points)", fraction=0.05, pad=0.02)
     return figure
 

@@ -11,6 +11,7 @@ import numpy as np
 import mamba_jax
 from experiments import config, measures, serial
 from mamba_jax import data, models, torch_import
+from threats import corruptions
 
 _ZOO = "zoo:"
 
@@ -29,6 +30,21 @@ def dataset(chosen: config.DataConfig, data_dir: str | None) -> data.Dataset:
         return data.load(chosen.dataset, root=data_dir, size=chosen.image_size or 28)
     given = {"task": chosen.task, "num_classes": chosen.num_classes, "class_names": chosen.class_names}
     return data.load_npz(chosen.npz, size=chosen.image_size, **given)
+
+
+def check(chosen: config.ExperimentConfig, images: data.Dataset) -> None:
+    """Refuses what does not fit the images, before anything is computed.
+
+    Raises:
+      ValueError: the occlusion grid is finer than the pixels, or a corruption has no such preset.
+    """
+    grid, preset = chosen.occlusion.grid, chosen.corruption.preset
+    if grid is not None and grid > images.image_size:
+        raise ValueError(f"occlusion_grid must be at most {images.image_size}, the side of the images, got {grid}")
+    for name in chosen.corruption.corruptions:
+        known = corruptions.CORRUPTIONS[name].presets
+        if preset is not None and preset not in known:
+            raise ValueError(f"corruption_preset must be one of {', '.join(known)} for {name}, got {preset!r}")
 
 
 def model_and_weights(chosen: config.ModelConfig, images: data.Dataset, *, new_head: bool) -> tuple[models.Model, Any]:

@@ -62,7 +62,11 @@ def _run(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Se
 def _open(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Sequence[str]) -> context.Context:
     """Loads what the configuration names, and opens or makes the run's folder."""
     images = loading.dataset(chosen.data, run.data_dir)
-    model, variables = loading.model_and_weights(chosen.model, images, new_head="train" in run.stages)
+    loading.check(chosen, images)
+    to_train = "train" in run.stages or folder.finished(folder.RunFolder(pathlib.Path(run.output)), "train") is not None
+    model, variables = loading.model_and_weights(chosen.model, images, new_head=to_train)
+    if variables is None and not to_train and run.stages != ("report",):
+        raise ValueError("there are no trained weights: add train to --stages, or name weights with --init_from")
     facts = loading.facts(images, model)
     about = {"data": facts, "made": provenance.describe(arguments)}
     opened = folder.start(run.output, loading.identity(chosen, images, variables), about)
@@ -89,8 +93,8 @@ def _with_weights(ctx: context.Context, *, before_training: bool) -> context.Con
     if folder.finished(ctx.folder, "train") is not None:
         variables = training.load_best(ctx.folder.checkpoints, jax.eval_shape(ctx.model.init, jax.random.key(0)))
         return dataclasses.replace(ctx, variables=variables, trained=True)
-    if ctx.variables is None or ctx.folder.checkpoints.exists():
-        raise ValueError("there are no trained weights yet: add train to --stages, or name weights with --init_from")
+    if ctx.folder.checkpoints.exists():
+        raise ValueError(f"the training in {ctx.folder.root} is not finished: add train to --stages")
     return ctx
 
 

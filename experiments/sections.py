@@ -64,12 +64,13 @@ def _adversarial(rows: pd.DataFrame, figures: Figures) -> str:
     rows = records.select(rows, stage="adversarial")
     if rows.empty:
         return ""
-    zero = records.select(rows, metric="zero_gradient")
+    unmoved = records.select(rows, metric="unmoved").sort_values("value").tail(1)
     parts = [
         "## Adversarial attacks",
         "Accuracy after the attack, in percent. An image counts as robust to several attacks if none succeeds; uniform "
-        "noise of the same size is the control. "
-        f"The gradient is zero for {tables.points(zero)} % of the images: gradient attacks say nothing of those.",
+        "noise of the same size is the control.",
+        "An attack that finds no step worth taking says little: "
+        f"at most {tables.cell(unmoved)} % of the images that were right were left as they were.",
         _figure(figures, "adversarial"),
     ]
     for norm, strengths in (("linf", "L-inf, epsilon x 255"), ("l2", "L2, epsilon")):
@@ -140,6 +141,7 @@ def _random_faults(rows: pd.DataFrame, figures: Figures) -> list[str]:
         "### Random flips",
         "Uniform over bits is what errors of a memory are; uniform over layers, then over the bits of the layer, "
         "counts small layers as much as large ones. "
+        "A fault in activations hits the same element for every image. "
         "Intervals of shares of trials are Wilson's, those of means over trials Student's.",
         tables.faults(rows),
         _figure(figures, "fault_losses"),

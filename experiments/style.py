@@ -64,6 +64,12 @@ def titles(axis: axes.Axes, title: str, subtitle: str) -> None:
     axis.annotate(subtitle, **place, fontsize=8.5, color=_FAINT, va="bottom", annotation_clip=False)
 
 
+def frame_titles(drawn: figure.Figure, title: str, caption: str) -> None:
+    """The same for a figure of several panels that share them: the line above all, the caption below."""
+    drawn.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    drawn.supxlabel(caption, x=0.01, ha="left", fontsize=8.5, color=_FAINT)
+
+
 def subtitle(rows: pd.DataFrame, unit: str = "test images") -> str:
     """What the rows were measured on: `bloodmnist, medmamba_n, 1,000 test images; 95 % intervals`."""
     first = rows.iloc[0]

@@ -12,6 +12,7 @@ _SHARES = (
     "exact_match",
     "balanced_accuracy",
     "success_rate",
+    "unmoved",
     "nonfinite",
     "sdc",
     "critical_1",

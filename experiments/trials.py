@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from experiments import records
+from experiments import context, records
 from threats import faults, statistics
 
 COLUMNS = (
@@ -119,12 +120,26 @@ def rows(
     return pd.DataFrame(made, columns=list(COLUMNS))
 
 
+def widen(drawn: faults.Faults, width: int) -> faults.Faults:
+    """The same trials with unused slots behind, [t, width], so that campaigns of several sizes share one program."""
+    count, flips = drawn.site.shape
+    spare = faults.no_faults(count, width - flips)
+    return jax.tree.map(lambda leaf, unused: jnp.concatenate([leaf, unused], axis=1), drawn, spare)
+
+
+def common(ctx: context.Context, accuracy_before: float, images: int) -> dict[str, object]:
+    """The columns that are the same in every trial of a run."""
+    names = {"dataset": ctx.dataset.name, "model": ctx.model.name, "seed": ctx.config.seed}
+    return {**names, "images": images, "accuracy_before": accuracy_before}
+
+
 def summarise(frame: pd.DataFrame) -> dict[str, statistics.Interval]:
     """What the trials of one campaign add up to: means over trials, and shares of trials that are critical."""
-    lost = frame["accuracy_before"].to_numpy(float) - frame["accuracy"].to_numpy(float)
+    before = float(frame["accuracy_before"].iloc[0])
+    lost = before - frame["accuracy"].to_numpy(float)
     found = {
         "accuracy": statistics.mean(frame["accuracy"].to_numpy(float), bounds=(0.0, 1.0)),
-        "accuracy_loss": statistics.mean(lost, bounds=(-1.0, 1.0)),
+        "accuracy_loss": statistics.mean(lost, bounds=(before - 1.0, before)),
         "sdc": statistics.mean(frame["sdc"].to_numpy(float), bounds=(0.0, 1.0)),
         "nonfinite": statistics.mean(frame["nonfinite"].to_numpy(float), bounds=(0.0, 1.0)),
     }

@@ -73,7 +73,7 @@ def _measurements() -> dict[str, list[records.Measurement]]:
         return records.Measurement(threat, method, strength, "accuracy", statistics.wilson(round(200 * value), 200))
 
     success = records.Measurement("linf", "pgd", 8.0, "success_rate", statistics.wilson(150, 160))
-    zero = records.Measurement("none", "gradient", 0.0, "zero_gradient", statistics.wilson(3, 200))
+    unmoved = records.Measurement("linf", "pgd", 8.0, "unmoved", statistics.wilson(3, 160))
     auc = records.Measurement("none", "test", 0.0, "auc", statistics.Interval(0.91, 0.88, 0.93, 200))
     loss = records.Measurement(
         "weights", "layerwise/exponent/head", 1, "accuracy_loss", statistics.Interval(0.4, 0.3, 0.5, 20)
@@ -92,7 +92,7 @@ def _measurements() -> dict[str, list[records.Measurement]]:
         "train": [accuracy("none", split, epoch, 0.5 + 0.1 * epoch) for split in ("train", "val") for epoch in (1, 2)],
         "clean": [accuracy("none", "val", 0, 0.79), accuracy("none", "test", 0, 0.8), auc],
         "adversarial": [
-            zero, success,
+            unmoved, success,
             *(accuracy("linf", method, e, 0.8 / (1 + e)) for method in ("fgsm", "pgd") for e in (0.0, 0.5, 1.0, 8.0)),
             *(accuracy("l2", "pgd_l2", e, 0.8 / (1 + e)) for e in (0.0, 0.25, 1.0)),
         ],

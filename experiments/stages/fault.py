@@ -1,0 +1,140 @@
+"""Flipped bits in weights and activations: at random, layer by layer, and the worst that a search finds.
+
+Every trial becomes a row of `faults.csv`; the stage's own rows are what the trials of a campaign add up to.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from experiments import context, records, trials
+from experiments.stages import worst_case
+from mamba_jax import data
+from threats import faults, outcomes, statistics
+
+_TRIALS_PER_CALL = 32
+
+
+class Bench(NamedTuple):
+    """What every trial of one target needs.
+
+    images, labels: of the test images. logits: of the fault-free model. table: where bits may flip. width: slots of a
+    trial, so that all campaigns share one compiled program. run: `faults -> TrialResult`.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    logits: np.ndarray
+    table: faults.SiteTable
+    width: int
+    run: Any
+
+
+def run(ctx: context.Context) -> list[records.Measurement]:
+    """Runs every campaign, or goes on where an earlier call was stopped."""
+    split = ctx.test_images(ctx.config.fault.images)
+    logits = ctx.clean_logits(split)
+    right = np.asarray(outcomes.accuracy(logits, split.labels, ctx.task))
+    frames, rows = [], []
+    for target in ctx.config.fault.targets:
+        bench = _bench(ctx, target, split, logits)
+        campaigns = list(_campaigns(ctx, target, bench))
+        with ctx.bar(sum(len(c.faults.site) for c in campaigns), f"faults in {target}", "trials") as bar:
+            for campaign in campaigns:
+                frames.append(_trials(ctx, campaign, bench, float(right.mean()), bar.update))
+        if "worst" in ctx.config.fault.modes:
+            frames.append(worst_case.run(ctx, target, bench, float(right.mean())))
+            rows += _after_flips(target, frames[-1], right)
+    table = pd.concat(frames, ignore_index=True)
+    records.write(table, ctx.folder.root / "faults.csv")
+    return [*_random(table), *_layerwise(table), *rows]
+
+
+def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndarray) -> Bench:
+    chosen = ctx.config.fault
+    images, labels = data.to_float(split.images), jnp.asarray(split.labels)
+    if target == "weights":
+        table = faults.weight_sites(ctx.variables)
+    else:
+        table = faults.activation_sites(ctx.model.apply, ctx.variables, images[:1])
+    width = max(chosen.flips) if "random" in chosen.modes else 1
+    width = max(width, chosen.worst_flips) if "worst" in chosen.modes else width
+    fn = faults.make_trial_fn(
+        ctx.model.apply,
+        images,
+        labels,
+        table,
+        task=ctx.task,
+        strategy=ctx.run.trial_strategy,
+        reference=jnp.asarray(logits),
+        trials_per_call=_TRIALS_PER_CALL,
+    )
+    return Bench(images, labels, logits, table, width, functools.partial(fn, ctx.variables))
+
+
+def _campaigns(ctx: context.Context, target: str, bench: Bench) -> Iterator[trials.Campaign]:
+    chosen = ctx.config.fault
+    if "random" in chosen.modes:
+        for flips in chosen.flips:
+            for law in ("bits", "layers"):
+                key = ctx.key("fault", target, law, flips)
+                drawn = faults.random_faults(key, bench.table, trials=chosen.trials, flips=flips, over=law)
+                yield trials.Campaign(target, "random", law, flips, trials.widen(drawn, bench.width))
+    if "layerwise" in chosen.modes:
+        key = ctx.key("fault", target, "layerwise")
+        drawn = faults.layerwise_faults(key, bench.table, trials_per_cell=chosen.layer_trials)
+        yield trials.Campaign(target, "layerwise", "field", 1, trials.widen(drawn.faults, bench.width))
+    if "worst" in chosen.modes:
+        key = ctx.key("fault", target, "control")
+        drawn = faults.random_faults(key, bench.table, trials=_CONTROLS, flips=chosen.worst_flips)
+        for flips in range(1, chosen.worst_flips + 1):
+            few = jax.tree.map(lambda leaf, flips=flips: leaf[:, :flips], drawn)
+            yield trials.Campaign(target, "control", "bits", flips, trials.widen(few, bench.width))
+
+
+def _trials(ctx: context.Context, campaign: trials.Campaign, bench: Bench, before: float, advance) -> pd.DataFrame:
+    return trials.run_in_chunks(
+        campaign,
+        bench.run,
+        bench.table,
+        common=trials.common(ctx, before, len(bench.images)),
+        parts=ctx.folder.fault_parts,
+        chunk=_TRIALS_PER_CALL,
+        advance=advance,
+    )
+
+
+def _random(table: pd.DataFrame) -> Iterator[records.Measurement]:
+    chosen = records.select(table, mode=("random", "control"))
+    for (target, mode, law, flips), part in chosen.groupby(["target", "mode", "drawing", "flips"], sort=False):
+        method = f"random_{law}" if mode == "random" else "random_control"
+        for metric, interval in trials.summarise(part).items():
+            yield records.Measurement(target, method, flips, metric, interval)
+
+
+def _layerwise(table: pd.DataFrame) -> Iterator[records.Measurement]:
+    chosen = records.select(table, mode="layerwise")
+    for (target, field, layer), part in chosen.groupby(["target", "field", "layer"], sort=False):
+        found = trials.summarise(part)
+        for metric in ("accuracy_loss", "critical_1", "nonfinite"):
+            yield records.Measurement(target, f"layerwise/{field}/{layer}", 1, metric, found[metric])
+
+
+def _after_flips(target: str, found: pd.DataFrame, right: np.ndarray) -> Iterator[records.Measurement]:
+    """Accuracy after each flip of the search, the fault-free one as flip 0."""
+    fault_free = statistics.mean(right, bounds=(0.0, 1.0))
+    if np.all((right == 0) | (right == 1)):
+        fault_free = statistics.wilson(int(right.sum()), len(right))
+    for method in ("worst", "random_control"):
+        yield records.Measurement(target, method, 0, "accuracy", fault_free)
+    for row in found.itertuples():
+        interval = statistics.wilson(round(row.accuracy * len(right)), len(right))._replace(value=row.accuracy)
+        yield records.Measurement(target, "worst", row.flips, "accuracy", interval)
+
+
+_CONTROLS = 32

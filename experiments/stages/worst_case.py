@@ -1,0 +1,1 @@
+"""The worst that a search finds: draft."""

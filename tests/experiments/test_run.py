@@ -1,0 +1,178 @@
+"""The program as a user meets it: one line and exit code 2 for what they can put right; runs survive a kill."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import folder, run
+from mamba_jax import data
+
+TINY = (
+    "--model=medmamba", "--depths=1,1,1,1", "--dims=8,16,32,64", "--epochs=3", "--batch_size=32",
+    "--eval_batch_size=16", "--attacks=pgd", "--epsilons=0,2", "--pgd_steps=2", "--attack_images=16",
+    "--information_losses=0,0.5",
+    "--occlusion_draws=2", "--occlusion_images=16", "--severities=5", "--corruption_images=16", "--fault_images=8",
+    "--fault_trials=20", "--layer_trials=2", "--worst_flips=1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory) -> pathlib.Path:
+    """A user's own file: 64 / 16 / 24 drawn cells."""
+    drawn = data.synthetic_blood(train=64, val=16, test=24, size=28, seed=3)
+    path = tmp_path_factory.mktemp("data") / "cells.npz"
+    arrays = {f"{name}_images": split.images for name, split in drawn.splits.items()}
+    np.savez(path, **arrays, **{f"{name}_labels": split.labels[:, None] for name, split in drawn.splits.items()})
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """Of the program's processes: they share one cache of compiled programs and nothing with the user's."""
+    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")), "JAX_PLATFORMS": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def _no_cache_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def _refused(arguments, capsys) -> str:
+    assert run.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in out + err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset=bludmnist"], "dataset must be one of ('pathmnist',"),
+        (["--npz=missing.npz"], "missing.npz"),
+        (["--dataset=synthetic_blood", "--model=medmamba_x"], "model must be one of"),
+        (["--dataset=synthetic_blood", "--patch_size=4"], "patch_size"),
+        (["--dataset=synthetic_blood", "--init_from=weights.pth"], "there is no file weights.pth"),
+        (["--dataset=synthetic_blood", "--stages=clean"], "add train to --stages, or name weights with --init_from"),
+        (["--dataset=synthetic_blood", "--attacks=magic"], "attacks must be among fgsm"),
+        (["--dataset=synthetic_blood", "--occlusion_grid=29"], "occlusion_grid must be at most 28"),
+        (["--flagfile=blood.flags"], "there is no flag file 'blood.flags'"),
+        (["--epoch=3"], "Unknown command line flag 'epoch'"),
+        (["bloodmnist"], "unexpected argument 'bloodmnist'"),
+    ],
+)
+def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in _refused(arguments, capsys)
+
+
+def test_a_file_that_is_no_data_set_is_refused(capsys, tmp_path):
+    path = tmp_path / "cells.npz"
+    path.write_bytes(b"not a zip file")
+    assert "cells.npz" in _refused([f"--npz={path}", f"--output={tmp_path / 'run'}"], capsys)
+    assert not (tmp_path / "run").exists(), "nothing is made for a run that cannot start"
+
+
+def test_an_output_that_cannot_be_written_is_refused(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    _refused(["--dataset=synthetic_blood", f"--output={tmp_path / 'file' / 'run'}"], capsys)
+
+
+def test_help_is_printed_and_is_no_error(capsys):
+    assert run.main(["--help"]) == 0
+    assert "--fault_trials" in capsys.readouterr().out
+
+
+def _start(arguments, environment, output) -> subprocess.Popen:
+    command = [sys.executable, "-m", "experiments.run", *TINY, *arguments, f"--output={output}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
+def _finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return out
+
+
+def _stop_when(process: subprocess.Popen, path: pathlib.Path, pattern: str, number: int) -> tuple[int, str]:
+    """Sends the signal as soon as such a file is there; returns the exit code and what was said on standard error."""
+    deadline = time.monotonic() + 600
+    while not list(path.glob(pattern)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+@pytest.fixture(scope="module")
+def whole(cells, environment, tmp_path_factory) -> tuple[folder.RunFolder, str]:
+    """A run that nobody disturbed, and what it printed."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    return folder.RunFolder(output), _finish(_start([f"--npz={cells}"], environment, output))
+
+
+def test_a_run_leaves_rows_faults_figures_and_a_report(whole):
+    finished, out = whole
+    assert out.splitlines()[-1] == f"report: {finished.report}"
+    rows, faults = finished.rows(), finished.faults()
+    assert set(rows["stage"]) == {"train", "clean", "adversarial", "occlusion", "corruption", "fault"}
+    assert (rows["count"] > 0).all()
+    measured = rows.dropna(subset=["value"])
+    assert (measured["low"] <= measured["value"] + 1e-12).all()
+    assert (measured["value"] <= measured["high"] + 1e-12).all()
+    assert set(faults["mode"]) == {"random", "layerwise", "worst"}
+    assert set(faults["target"]) == {"weights", "activations"}
+    figures = {path.stem for path in finished.figures.iterdir()}
+    assert {"adversarial", "occlusion", "corruption", "fault_layers_weights", "gallery"} <= figures
+    assert finished.about()["data"]["name"] == "cells"
+
+
+def test_a_run_that_is_interrupted_and_killed_ends_with_the_same_rows(whole, cells, environment, tmp_path):
+    output = tmp_path / "run"
+    first = _start([f"--npz={cells}"], environment, output)
+    code, err = _stop_when(first, output, "checkpoints/latest/*", signal.SIGINT)
+    assert code == 130, err
+    assert "the same command goes on from there" in err.splitlines()[-1]
+    second = _start([f"--npz={cells}"], environment, output)
+    assert _stop_when(second, output, "fault_parts/*.csv", signal.SIGKILL)[0] == -signal.SIGKILL
+    before = {path: path.stat().st_mtime_ns for path in (output / "finished").iterdir()}
+    assert "clean.json" in {path.name for path in before}
+    assert "fault.json" not in {path.name for path in before}
+    out = _finish(_start([f"--npz={cells}"], environment, output))
+    assert "clean: finished before" in out
+    assert all(path.stat().st_mtime_ns == made for path, made in before.items()), "finished stages are kept as they are"
+    for name in ("rows.csv", "faults.csv"):
+        pd.testing.assert_frame_equal(pd.read_csv(output / name), pd.read_csv(whole[0].root / name))
+
+
+def test_another_configuration_in_the_same_folder_is_refused(whole, cells, capsys):
+    arguments = [*TINY, f"--npz={cells}", f"--output={whole[0].root}", "--fault_trials=30", "--seed=1"]
+    message = _refused(arguments, capsys)
+    assert "fault.trials: 20 -> 30" in message
+    assert "seed: 0 -> 1" in message
+
+
+def test_other_images_under_the_same_name_are_refused(whole, tmp_path, cells, capsys):
+    arrays = dict(np.load(cells))
+    arrays["test_images"] = 255 - arrays["test_images"]
+    np.savez(tmp_path / "cells.npz", **arrays)
+    message = _refused([*TINY, f"--npz={tmp_path / 'cells.npz'}", f"--output={whole[0].root}"], capsys)
+    assert "data.content" in message
+
+
+def test_the_same_images_from_another_place_are_the_same_run(whole, tmp_path, cells, capsys):
+    moved = tmp_path / "cells.npz"
+    moved.write_bytes(cells.read_bytes())
+    assert run.main([*TINY, f"--npz={moved}", f"--output={whole[0].root}", "--stages=clean,report"]) == 0
+    assert "clean: finished before" in capsys.readouterr().out
