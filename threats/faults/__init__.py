@@ -4,6 +4,7 @@ from threats.faults.bits import field_of, fields, flip, from_bits, mask, to_bits
 from threats.faults.campaign import TrialResult, fault_free_logits, make_trial_fn, run_trials, trial_outcomes
 from threats.faults.injection import flip_activations, flip_weights, inject
 from threats.faults.sampling import LayerwiseFaults, layerwise_faults, random_faults
+from threats.faults.search import WorstCase, worst_case
 from threats.faults.sites import Site, SiteTable, activation_sites, layer_of, weight_sites
 from threats.faults.slots import Faults, no_faults, pad
 
@@ -13,6 +14,7 @@ __all__ = [
     "Site",
     "SiteTable",
     "TrialResult",
+    "WorstCase",
     "activation_sites",
     "fault_free_logits",
     "field_of",
@@ -34,4 +36,5 @@ __all__ = [
     "trial_outcomes",
     "weight_sites",
     "width",
+    "worst_case",
 ]

@@ -118,7 +118,7 @@ def make_trial_fn(
       ValueError: as in `run_trials`; by `fn`, faults that point outside the table.
     """
     options = {"task": task, "strategy": strategy, "trials_at_once": trials_at_once, "images_at_once": images_at_once}
-    _check(images, labels, reference, **options)
+    check(images, labels, reference, **options)
     compiled = jax.jit(functools.partial(trial_outcomes, apply, table=table, **options))
     data = {"images": jnp.asarray(images), "labels": jnp.asarray(labels), "reference": reference}
 
@@ -147,7 +147,7 @@ def trial_outcomes(
     reference: jax.Array | None = None,
 ) -> TrialResult:
     """The traceable body of `run_trials`, with the same arguments: to be jitted, exported or scanned by the caller."""
-    _check(images, labels, reference, task, strategy, trials_at_once, images_at_once)
+    check(images, labels, reference, task, strategy, trials_at_once, images_at_once)
     if reference is None:
         reference = fault_free_logits(apply, variables, images, images_at_once=images_at_once)
     batches = _batched(images, labels, reference, images_at_once or batching.default_images(images))
@@ -169,6 +169,29 @@ def fault_free_logits(
     split = batching.split(images, images_at_once or batching.default_images(images))
     logits = jax.lax.map(lambda batch: apply(variables, batch), split)
     return logits.reshape(-1, *logits.shape[2:])[: images.shape[0]]
+
+
+def check(
+    images: jax.Array,
+    labels: jax.Array,
+    reference: jax.Array | None,
+    task: str,
+    strategy: str,
+    trials_at_once: int | None,
+    images_at_once: int | None,
+) -> None:
+    """Raises ValueError for arguments that `run_trials` does not take."""
+    outcomes.check_task(task)
+    if strategy not in batching.STRATEGIES:
+        raise ValueError(f"strategy must be one of {batching.STRATEGIES}, got {strategy!r}")
+    for name, value in (("trials_at_once", trials_at_once), ("images_at_once", images_at_once)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, or None to choose it, got {value}")
+    for name, rows in (("labels", labels), ("reference", reference)):
+        if rows is not None and rows.shape[0] != images.shape[0]:
+            raise ValueError(f"{name} must have one row per image, got {rows.shape[0]} for {images.shape[0]} images")
+    if not images.shape[0]:
+        raise ValueError("images must hold at least one image, got none")
 
 
 def _mean_outcomes(
@@ -193,17 +216,3 @@ def _mean_outcomes(
 def _batched(images: jax.Array, labels: jax.Array, reference: jax.Array, size: int) -> _Batches:
     valid = jnp.ones((images.shape[0],), bool)
     return _Batches(*(batching.split(jnp.asarray(rows), size) for rows in (images, labels, reference, valid)))
-
-
-def _check(images, labels, reference, task, strategy, trials_at_once, images_at_once) -> None:
-    outcomes.check_task(task)
-    if strategy not in batching.STRATEGIES:
-        raise ValueError(f"strategy must be one of {batching.STRATEGIES}, got {strategy!r}")
-    for name, value in (("trials_at_once", trials_at_once), ("images_at_once", images_at_once)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, or None to choose it, got {value}")
-    for name, rows in (("labels", labels), ("reference", reference)):
-        if rows is not None and rows.shape[0] != images.shape[0]:
-            raise ValueError(f"{name} must have one row per image, got {rows.shape[0]} for {images.shape[0]} images")
-    if not images.shape[0]:
-        raise ValueError("images must hold at least one image, got none")

@@ -63,8 +63,7 @@ def flip_weights(variables: Variables, table: sites.SiteTable, faults: slots.Fau
     Raises:
       ValueError: the variables lack a site of the table, or hold it with another shape or dtype.
     """
-    arrays, _, _ = _flip_arrays(_weights(variables, table), table, faults)
-    return _replaced(variables, table, arrays)
+    return replaced(variables, table, faulty_weights(variables, table, faults))
 
 
 def flip_activations(variables: Variables, table: sites.SiteTable, faults: slots.Faults) -> dict[str, Any]:
@@ -80,21 +79,7 @@ def flip_activations(variables: Variables, table: sites.SiteTable, faults: slots
     Raises:
       ValueError: `variables` already has an entry at a tap of the table.
     """
-    indices = [index for index, site in enumerate(table) if site.kind == "activation"]
-    if not indices:
-        return dict(variables)
-    taps: dict[str, Any] = jax.tree.map(lambda entry: entry, dict(variables.get("taps", {})), is_leaf=callable)
-    undo = _undo(faults)
-    for index in indices:
-        *modules, name = table[index].path.split("/")
-        node = taps
-        for module in modules:
-            node = node.setdefault(module, {})
-        if name in node:
-            raise ValueError(f"taps must be free at the sites of the table, {table[index].path!r} is taken")
-        address = _addresses(table, [index], faults)
-        node[name] = jax.tree_util.Partial(_flip_per_image, address, faults.bit, undo)
-    return {**variables, "taps": taps}
+    return with_taps(variables, table, activation_flips(table, faults))
 
 
 def inject_and_read(
@@ -111,9 +96,65 @@ def inject_and_read(
     arrays, *of_weights = _flip_arrays(_weights(variables, table), table, faults)
     activations = {i: tapped[site.path][0] for i, site in enumerate(table) if site.kind == "activation"}
     _, *of_activations = _flip_arrays(activations, table, faults)
-    faulty = flip_activations(_replaced(variables, table, arrays), table, faults)
+    faulty = flip_activations(replaced(variables, table, arrays), table, faults)
     before, after = (jnp.where(jnp.isnan(w), a, w) for w, a in zip(of_weights, of_activations, strict=True))
     return Injection(faulty, before, after)
+
+
+def faulty_weights(variables: Variables, table: sites.SiteTable, faults: slots.Faults) -> dict[int, jax.Array]:
+    """The leaf of each weight of the table by its index, after one trial's flips."""
+    return _flip_arrays(_weights(variables, table), table, faults)[0]
+
+
+def activation_flips(table: sites.SiteTable, faults: slots.Faults) -> dict[int, jax.tree_util.Partial]:
+    """By index of each activation of the table: the function of x [b, ...] that flips one trial's bits in it."""
+    indices = [index for index, site in enumerate(table) if site.kind == "activation"]
+    undo = _undo(faults)
+    return {
+        index: jax.tree_util.Partial(_flip_per_image, addresses(table, [index], faults), faults.bit, undo)
+        for index in indices
+    }
+
+
+def replaced(variables: Variables, table: sites.SiteTable, arrays: Mapping[int, jax.Array]) -> dict[str, Any]:
+    """The variables with other leaves at the given sites."""
+    collections = dict(variables)
+    for name in dict.fromkeys(table[index].collection for index in arrays):
+        new = {table[index].path: array for index, array in arrays.items() if table[index].collection == name}
+        paths = sites.leaves_by_path(variables[name])
+        leaves = [new.get(path, leaf) for path, leaf in paths.items()]
+        collections[name] = jax.tree.unflatten(jax.tree.structure(variables[name]), leaves)
+    return collections
+
+
+def with_taps(variables: Variables, table: sites.SiteTable, entries: Mapping[int, Any]) -> dict[str, Any]:
+    """The variables with entries at the given sites of the collection `taps`, beside those that are there."""
+    if not entries:
+        return dict(variables)
+    taps: dict[str, Any] = jax.tree.map(lambda entry: entry, dict(variables.get("taps", {})), is_leaf=callable)
+    for index, entry in entries.items():
+        *modules, name = table[index].path.split("/")
+        node = taps
+        for module in modules:
+            node = node.setdefault(module, {})
+        if name in node:
+            raise ValueError(f"taps must be free at the sites of the table, {table[index].path!r} is taken")
+        node[name] = entry
+    return {**variables, "taps": taps}
+
+
+def addresses(table: sites.SiteTable, members: list[int], faults: slots.Faults) -> jax.Array:
+    """[k] int32: each slot's place in the members' arrays laid end to end; past the end if it is at another site."""
+    sizes = np.zeros(len(table), np.int64)
+    sizes[members] = [table[index].size for index in members]
+    total = int(sizes.sum())
+    if total >= 2**31:
+        raise ValueError(f"a table must have fewer than 2^31 elements of one dtype, got {total}; use several tables")
+    starts = np.zeros(len(table), np.int64)
+    starts[members] = np.cumsum(sizes[members]) - sizes[members]
+    site = jnp.maximum(faults.site, 0)
+    inside = (faults.site >= 0) & (faults.element >= 0) & (faults.element < jnp.asarray(sizes, jnp.int32)[site])
+    return jnp.where(inside, jnp.asarray(starts, jnp.int32)[site] + faults.element, total)
 
 
 def _flip_arrays(
@@ -126,7 +167,7 @@ def _flip_arrays(
     for dtype in dict.fromkeys(table[index].dtype for index in arrays):
         members = [index for index in arrays if table[index].dtype == dtype]
         memory = jnp.concatenate([bits.to_bits(arrays[index]).reshape(-1) for index in members])
-        address = _addresses(table, members, faults)
+        address = addresses(table, members, faults)
         damaged = _xor(memory[None], address, bits.mask(faults.bit, dtype), undo)[0]
         here = address < memory.shape[0]
         before = jnp.where(here, _read(memory, address, dtype), before)
@@ -154,20 +195,6 @@ def _read(memory: jax.Array, address: jax.Array, dtype: str) -> jax.Array:
     return bits.from_bits(memory.at[address].get(mode="clip"), dtype).astype(jnp.float32)
 
 
-def _addresses(table: sites.SiteTable, members: list[int], faults: slots.Faults) -> jax.Array:
-    """[k] int32: each slot's place in the members' arrays laid end to end; past the end if it is at another site."""
-    sizes = np.zeros(len(table), np.int64)
-    sizes[members] = [table[index].size for index in members]
-    total = int(sizes.sum())
-    if total >= 2**31:
-        raise ValueError(f"a table must have fewer than 2^31 elements of one dtype, got {total}; use several tables")
-    starts = np.zeros(len(table), np.int64)
-    starts[members] = np.cumsum(sizes[members]) - sizes[members]
-    site = jnp.maximum(faults.site, 0)
-    inside = (faults.site >= 0) & (faults.element >= 0) & (faults.element < jnp.asarray(sizes, jnp.int32)[site])
-    return jnp.where(inside, jnp.asarray(starts, jnp.int32)[site] + faults.element, total)
-
-
 def _undo(faults: slots.Faults) -> jax.Array:
     """[k] bool: whether the slot undoes an equal one before it, so that pairs of the same flip cancel."""
     return slots.repeats(faults) % 2 == 1
@@ -192,14 +219,3 @@ def _weights(variables: Variables, table: sites.SiteTable) -> dict[int, jax.Arra
                 )
             weights[index] = jnp.asarray(leaf)
     return weights
-
-
-def _replaced(variables: Variables, table: sites.SiteTable, arrays: Mapping[int, jax.Array]) -> dict[str, Any]:
-    """The variables with the leaves at the given sites replaced."""
-    replaced = dict(variables)
-    for name in dict.fromkeys(table[index].collection for index in arrays):
-        new = {table[index].path: array for index, array in arrays.items() if table[index].collection == name}
-        paths = sites.leaves_by_path(variables[name])
-        leaves = [new.get(path, leaf) for path, leaf in paths.items()]
-        replaced[name] = jax.tree.unflatten(jax.tree.structure(variables[name]), leaves)
-    return replaced

@@ -38,22 +38,24 @@ def _numpy_loop(example, table, faults):
     return np.asarray(rows).T
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny_bfloat16"])
-def test_vmap_map_and_chunks_agree_with_a_numpy_loop(name, request):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("tiny", {"strategy": "map", "images_at_once": 4}),
+        ("tiny", {"strategy": "vmap", "trials_at_once": 24}),
+        ("tiny_bfloat16", {"strategy": "vmap", "trials_at_once": 7, "images_at_once": 3}),
+    ],
+)
+def test_every_strategy_agrees_with_a_numpy_loop(name, options, request):
     example = request.getfixturevalue(name)
     table = _mixed(example)
     faults = _draw(table, trials=24, flips=2)
     expected = _numpy_loop(example, table, faults)
     assert (expected.std(axis=1) > 0.05).all(), "the draw must contain masked, silent and detected faults"
-    for options in (
-        {"strategy": "map", "images_at_once": 4},
-        {"strategy": "vmap", "trials_at_once": 24},
-        {"strategy": "vmap", "trials_at_once": 7, "images_at_once": 3},
-    ):
-        result = campaign.run_trials(example.apply, *example[1:], table, faults, **options)
-        np.testing.assert_allclose(result.accuracy, expected[0], atol=1e-6)
-        np.testing.assert_allclose(result.sdc, expected[1], atol=1e-6)
-        np.testing.assert_allclose(result.nonfinite, expected[2], atol=1e-6)
+    result = campaign.run_trials(example.apply, *example[1:], table, faults, **options)
+    np.testing.assert_allclose(result.accuracy, expected[0], atol=1e-6)
+    np.testing.assert_allclose(result.sdc, expected[1], atol=1e-6)
+    np.testing.assert_allclose(result.nonfinite, expected[2], atol=1e-6)
 
 
 def test_values_before_and_after(tiny):

@@ -1,0 +1,137 @@
+"""The search against exhaustion, and the gains it ranks by against finite changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from threats import outcomes
+from threats.faults import bits, campaign, gains, injection, search, sites, slots
+
+
+def _every_bit(table) -> slots.Faults:
+    """One trial for every bit of the table."""
+    triples = [(i, e, b) for i, site in enumerate(table) for e in range(site.size) for b in range(site.width)]
+    return slots.Faults(*(jnp.asarray(x, jnp.int32)[:, None] for x in np.asarray(triples).T))
+
+
+def _table(example, include) -> sites.SiteTable:
+    if include == "stem_out":
+        return sites.activation_sites(example.apply, example.variables, example.images, include=include)
+    return sites.weight_sites(example.variables, include=include)
+
+
+@pytest.mark.parametrize(
+    ("name", "include", "allow_nonfinite"),
+    [("tiny", "*/bias", True), ("tiny_bfloat16", "block/*", False), ("tiny_bfloat16", "stem_out", True)],
+)
+def test_the_worst_single_flip_is_the_one_exhaustion_finds(name, include, allow_nonfinite, request):
+    example = request.getfixturevalue(name)
+    table = _table(example, include)
+    everything = _every_bit(table)
+    options = {"strategy": "vmap", "trials_at_once": 500}
+    trials = campaign.run_trials(*example, table, everything, **options)
+    refused = (np.asarray(trials.nonfinite) > 0) | ~np.isfinite(np.asarray(trials.after)[:, 0])
+    assert allow_nonfinite or refused.any()
+    accuracy = np.where(refused & (not allow_nonfinite), 1.0, np.asarray(trials.accuracy))
+    worst = jax.jit(
+        lambda: search.worst_case(
+            *example, table, flips=1, candidates=table.bits, allow_nonfinite=allow_nonfinite, **options
+        )
+    )()
+    found = np.all(np.stack(everything)[:, :, 0] == np.stack(worst.faults), axis=0).argmax()
+    np.testing.assert_allclose([accuracy[found], worst.accuracy[0]], accuracy.min(), atol=1e-6)
+    np.testing.assert_array_equal(trials.after[found], worst.after)
+    assert allow_nonfinite or worst.nonfinite[0] == 0.0
+
+
+def test_several_flips_of_a_mixed_table(tiny):
+    table = sites.weight_sites(tiny.variables) + sites.activation_sites(tiny.apply, tiny.variables, tiny.images)
+    worst = jax.jit(
+        lambda: search.worst_case(*tiny, table, flips=5, candidates=6, allow_nonfinite=False, images_at_once=4)
+    )()
+    used = np.stack(worst.faults, axis=1)
+    assert (used[:, 0] >= 0).all()
+    assert len(used) == len(np.unique(used, axis=0))
+    assert (np.diff(np.asarray(worst.accuracy)) <= 0.2).all()
+    assert worst.accuracy[-1] < 0.4
+    logits = tiny.apply(injection.inject(tiny.variables, table, worst.faults), tiny.images)
+    right = jnp.mean(outcomes.accuracy(logits, tiny.labels, "multi-class"))
+    np.testing.assert_allclose(worst.accuracy[-1], right, atol=1e-6)
+    assert np.isfinite(logits).all()
+    assert np.isfinite(worst.after).all()
+    assert not np.any(worst.nonfinite)
+
+
+def _line(variables, images):
+    score = images.reshape(images.shape[0], -1) @ variables["params"]["w"]
+    return jnp.stack([score, -score], axis=1)
+
+
+def test_huge_flips_give_way_when_non_finite_logits_are_forbidden():
+    # Any top exponent bit makes a value near 1e38, and the sum of 2 x 2 pixels of 100 times it is infinite.
+    variables = {"params": {"w": jnp.asarray([0.5, 0.4, 0.3, 0.2])}}
+    images, labels = jnp.full((3, 2, 2, 1), 100.0), jnp.zeros((3,), jnp.int32)
+    table = sites.weight_sites(variables)
+    worst = search.worst_case(_line, variables, images, labels, table, flips=1, candidates=3, allow_nonfinite=False)
+    assert worst.faults.site[0] == 0
+    assert worst.nonfinite[0] == 0.0
+    assert abs(worst.after[0]) < 1e19
+
+
+@pytest.mark.parametrize("allow_nonfinite", [True, False])
+def test_every_bit_is_taken_once_and_an_inadmissible_one_leaves_a_slot_unused(allow_nonfinite):
+    # With all 16 bits of a zero flipped it is a NaN.
+    variables = {"params": {"w": jnp.zeros((1,), jnp.bfloat16)}}
+    table = sites.weight_sites(variables)
+
+    def apply(variables, images):
+        score = images[:, 0, 0] * variables["params"]["w"].astype(jnp.float32)[None]
+        return jnp.concatenate([score, -score], axis=1)
+
+    images, labels = jnp.ones((2, 1, 1, 1)), jnp.zeros((2,), jnp.int32)
+    worst = jax.jit(
+        lambda: search.worst_case(
+            apply, variables, images, labels, table, flips=16, candidates=2, allow_nonfinite=allow_nonfinite
+        )
+    )()
+    taken = worst.faults.bit[worst.faults.site >= 0].tolist()
+    assert len(set(taken)) == len(taken)
+    assert (len(taken) == 16) == allow_nonfinite
+    assert (worst.nonfinite[-1] > 0) == allow_nonfinite
+    if not allow_nonfinite:
+        assert worst.faults.site[-1] == -1
+        assert worst.accuracy[-1] == worst.accuracy[len(taken) - 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float8_e5m2"])
+def test_gain_is_the_gradient_times_the_change(dtype):
+    values = jnp.asarray([0.75, -1.5, 3.0, 1.0, jnp.nan]).astype(dtype)
+    slopes = jnp.asarray([2.0, -1.0, jnp.nan, -3.0, 1.0])
+    largest = float(jnp.finfo(dtype).max)
+    for bit in range(bits.width(dtype)):
+        flipped = np.asarray(bits.flip(values, jnp.full((5,), bits.mask(bit, dtype))), np.float64)
+        with np.errstate(invalid="ignore"):
+            change = np.clip(flipped - np.asarray(values, np.float64), -largest, largest)
+        slope = np.nan_to_num(np.asarray(slopes, np.float64))
+        change = np.where(np.isfinite(flipped), change, np.sign(slope) * largest)
+        expected = np.where([True] * 4 + [False], slope * change * 2.0**-40, 0.0)
+        got = gains.gain(values, slopes, jnp.int32(bit), allow_nonfinite=True, limit=jnp.float32(jnp.inf))
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+        strict = gains.gain(values, slopes, jnp.int32(bit), allow_nonfinite=False, limit=jnp.float32(2.0))
+        allowed = np.isfinite(flipped) & (np.abs(flipped) <= 2.0)
+        np.testing.assert_array_equal(np.isneginf(strict), ~allowed)
+
+
+def test_bad_arguments(tiny):
+    table = sites.weight_sites(tiny.variables, include="head/bias")
+    for options, message in (
+        ({"flips": 0}, "flips and candidates must be at least 1, got 0 and 16"),
+        ({"flips": 97}, "flips must be at most 96, the number of bits of the table, got 97"),
+        ({"flips": 1, "strategy": "all"}, "strategy must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search.worst_case(*tiny, table, **options)
+    integers = {"params": {"w": jnp.ones((2,), jnp.int8)}}
+    with pytest.raises(ValueError, match="the table must hold floats only, w is int8"):
+        search.worst_case(*tiny._replace(variables=integers), sites.weight_sites(integers), flips=1)

@@ -1,0 +1,83 @@
+"""First-order gain of every bit: how much its flip would raise the loss, if the loss were linear in the value.
+
+With the gradient g of the summed loss and the value v that becomes v' when bit p flips,
+
+    gain(p) = g (v' - v)            of a weight,
+    gain(p) = sum_i g_i (v'_i - v_i)   of an activation, over the images i,
+
+after Rakin, He, Fan, "Bit-Flip Attack: Crushing Neural Network with Progressive Bit Search" (2019), eq. 7 to 9, who
+rank the bits of integers by |g|. For floats the change must be in: the top exponent bit and the lowest mantissa bit of
+one weight differ by 2^150. A v' that is NaN or infinite counts as the largest finite change in the worse direction,
+g that is not finite as 0 (a model that is broken already tells nothing about such a value).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from threats.faults import bits
+
+# Sums over images of the largest float times a gradient would overflow; the order of the gains does not change.
+_SCALE = 2.0**-40
+
+
+def gain(
+    values: jax.Array, gradients: jax.Array, bit: jax.Array, *, allow_nonfinite: bool, limit: jax.Array
+) -> jax.Array:
+    """[...] float32 gain of flipping bit `bit` of every value, times 2^-40; -inf where the flip is not allowed.
+
+    Args:
+      values: [...] of a float dtype.
+      gradients: [...] of the loss by the values.
+      bit: scalar int32.
+      allow_nonfinite: whether a flip may yield NaN or an infinity.
+      limit: scalar float32, largest magnitude that a finite flipped value may have.
+    """
+    largest = float(jnp.finfo(values.dtype if values.dtype != jnp.float64 else jnp.float32).max)
+    flipped = bits.flip(values, jnp.broadcast_to(bits.mask(bit, values.dtype), values.shape)).astype(jnp.float32)
+    gradients = gradients.astype(jnp.float32)
+    gradients = jnp.where(jnp.isfinite(gradients), gradients, 0.0)
+    change = jnp.clip(flipped - values.astype(jnp.float32), -largest, largest)
+    change = jnp.where(jnp.isfinite(flipped), change, jnp.sign(gradients) * largest)
+    # A value that is not finite has no change to speak of: its gain is 0.
+    change = jnp.where(jnp.isfinite(values), change, 0.0)
+    allowed = jnp.where(jnp.isfinite(flipped), jnp.abs(flipped) <= limit, allow_nonfinite)
+    return jnp.where(allowed, gradients * (change * _SCALE), -jnp.inf)
+
+
+def probe(flip: Callable[[jax.Array], jax.Array], *, allow_nonfinite: bool) -> Callable[..., jax.Array]:
+    """A tap's entry that flips bits and whose gradient by a zero argument is the gain of every bit of the activation.
+
+    The gains of an activation need its value and gradient for each image, which never leave the pass in this way: only
+    their sum over the images does. Gradients pass the flips already made as if these added a constant.
+
+    Args:
+      flip: the flips already made, from x [b, ...] to the same shape.
+      allow_nonfinite: as in `gain`.
+
+    Returns:
+      entry(zeros [w, n] float32, limit, x [b, ...]) -> flip(x), with w bits and n elements per image.
+    """
+
+    @jax.custom_vjp
+    def entry(zeros: jax.Array, limit: jax.Array, x: jax.Array) -> jax.Array:
+        del zeros, limit
+        return flip(x)
+
+    def forward(zeros: jax.Array, limit: jax.Array, x: jax.Array) -> tuple[jax.Array, Any]:
+        value = entry(zeros, limit, x)
+        return value, (value, limit)
+
+    def backward(residual: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        value, limit = residual
+
+        def of_bit(bit: jax.Array) -> jax.Array:
+            per_image = gain(value, gradient, bit, allow_nonfinite=allow_nonfinite, limit=limit)
+            return jnp.sum(per_image, axis=0).reshape(-1)
+
+        return jax.lax.map(of_bit, jnp.arange(bits.width(value.dtype))), jnp.zeros_like(limit), gradient
+
+    entry.defvjp(forward, backward)
+    return entry

@@ -1,0 +1,151 @@
+"""The most promising bits of a model: the largest first-order gains among every bit of every site of a table.
+
+The bits are walked one position at a time over all values at once, keeping each value's best gain; only the best values
+are then looked at bit by bit. The result is exact (k pairs of value and bit lie within k values), the memory a few
+copies of the weights.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from threats import outcomes
+from threats.faults import batching, bits, gains, injection, sites, slots
+
+
+class Problem(NamedTuple):
+    """What is attacked: the model and the data.
+
+    apply: (variables, images) -> logits. variables: fault-free. images, labels: [n, ...]. table: where bits may flip.
+    task: one of `outcomes.TASKS`. images_at_once: images per pass.
+    """
+
+    apply: Callable[..., Any]
+    variables: injection.Variables
+    images: jax.Array
+    labels: jax.Array
+    table: sites.SiteTable
+    task: outcomes.Task
+    images_at_once: int
+
+
+class _Best(NamedTuple):
+    """Bits [m] of one kind of memory with their gains, and the sites [m] and elements [m] that hold them."""
+
+    gain: jax.Array
+    site: jax.Array
+    element: jax.Array
+    bit: jax.Array
+
+
+def best_bits(
+    problem: Problem, committed: slots.Faults, *, count: int, allow_nonfinite: bool, limit: jax.Array
+) -> slots.Faults:
+    """The `count` bits of the largest gain given the flips already made, [count]; site -1 where none is left.
+
+    Args:
+      problem: the model and the data.
+      committed: flips already made, [f]; those bits are left out.
+      count: number of bits.
+      allow_nonfinite, limit: as in `gains.gain`.
+    """
+    rules = {"allow_nonfinite": allow_nonfinite, "limit": limit}
+    weights, of_weights, of_activations = _gradients(problem, committed, **rules)
+    found = []
+    for dtype, members in _by_dtype(problem.table, weights).items():
+        values, slopes = (_laid_out(arrays, members) for arrays in (weights, of_weights))
+
+        def weight_gain(bit, elements, values=values, slopes=slopes):
+            return gains.gain(values[elements], slopes[elements], bit, **rules)
+
+        found.append(_best(problem.table, members, weight_gain, bits.width(dtype), committed, count))
+    for dtype, members in _by_dtype(problem.table, of_activations).items():
+        known = jnp.concatenate([of_activations[index] for index in members], axis=1)
+        found.append(
+            _best(
+                problem.table, members, lambda bit, e, known=known: known[bit, e], bits.width(dtype), committed, count
+            )
+        )
+    merged = jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
+    gain, order = jax.lax.top_k(merged.gain, min(count, merged.gain.shape[0]))
+    site = jnp.where(gain > -jnp.inf, merged.site[order], -1)
+    chosen = slots.Faults(site, merged.element[order], merged.bit[order])
+    unused = slots.no_faults(count - order.shape[0])
+    return jax.tree.map(lambda some, none: jnp.concatenate([some, none]), chosen, unused)
+
+
+def _gradients(
+    problem: Problem, committed: slots.Faults, *, allow_nonfinite: bool, limit: jax.Array
+) -> tuple[dict[int, jax.Array], dict[int, jax.Array], dict[int, jax.Array]]:
+    """By site index: the weights with the flips made, their gradients, and the activations' gains [w, n]."""
+    table = problem.table
+    weights = injection.faulty_weights(problem.variables, table, committed)
+    zeros = {i: jnp.zeros((s.width, s.size), jnp.float32) for i, s in enumerate(table) if s.kind == "activation"}
+    flips = injection.activation_flips(table, committed)
+
+    def summed_loss(arguments, images, labels, valid):
+        weights, zeros = arguments
+        entries = {
+            index: jax.tree_util.Partial(
+                gains.probe(flips[index], allow_nonfinite=allow_nonfinite), zeros[index], limit
+            )
+            for index in zeros
+        }
+        variables = injection.replaced(problem.variables, table, weights)
+        logits = problem.apply(injection.with_taps(variables, table, entries), images)
+        return jnp.sum(jnp.where(valid, outcomes.loss(logits, labels, problem.task), 0.0))
+
+    def add(total, batch):
+        gradients = jax.grad(summed_loss)((weights, zeros), *batch)
+        return jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, gradients), None
+
+    data = (problem.images, problem.labels, jnp.ones((problem.images.shape[0],), bool))
+    batches = tuple(batching.split(rows, problem.images_at_once) for rows in data)
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (weights, zeros))
+    (of_weights, of_activations), _ = jax.lax.scan(add, start, batches)
+    return weights, of_weights, of_activations
+
+
+def _best(
+    table: sites.SiteTable,
+    members: list[int],
+    gain_of: Callable[[jax.Array, Any], jax.Array],
+    width: int,
+    committed: slots.Faults,
+    count: int,
+) -> _Best:
+    """The best bits of the members' arrays laid end to end; `gain_of(bit, elements)` gives gains by place there."""
+    sizes = np.asarray([table[index].size for index in members])
+    total = int(sizes.sum())
+    positions = jnp.arange(width, dtype=jnp.int32)
+
+    def keep_larger(best, bit):
+        return jnp.maximum(best, gain_of(bit, slice(None))), None
+
+    best, _ = jax.lax.scan(keep_larger, jnp.full((total,), -jnp.inf, jnp.float32), positions)
+    # So many values that `count` pairs remain when some owe their rank to a bit that is taken.
+    taken = injection.addresses(table, members, committed)
+    _, address = jax.lax.top_k(best, min(total, count + taken.shape[0]))
+    address = address.astype(jnp.int32)
+    pairs = jax.lax.map(lambda bit: gain_of(bit, address), positions)
+    hit = (address[None, :, None] == taken[None, None]) & (positions[:, None, None] == committed.bit[None, None])
+    pairs = jnp.where(jnp.any(hit, axis=-1), -jnp.inf, pairs)
+    gain, pair = jax.lax.top_k(pairs.reshape(-1), min(count, pairs.size))
+    bit, place = jnp.divmod(pair.astype(jnp.int32), address.shape[0])
+    starts = jnp.asarray(np.cumsum(sizes) - sizes, jnp.int32)
+    member = jnp.searchsorted(starts, address[place], side="right").astype(jnp.int32) - 1
+    return _Best(gain, jnp.asarray(members, jnp.int32)[member], address[place] - starts[member], bit)
+
+
+def _by_dtype(table: sites.SiteTable, arrays: Mapping[int, Any]) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = {}
+    for index in arrays:
+        members.setdefault(table[index].dtype, []).append(index)
+    return members
+
+
+def _laid_out(arrays: Mapping[int, jax.Array], members: list[int]) -> jax.Array:
+    return jnp.concatenate([arrays[index].reshape(-1) for index in members])
