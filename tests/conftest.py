@@ -3,8 +3,19 @@
 import os
 import pathlib
 
-import jax
-import pytest
+# Tests compile hundreds of small programs and run each a few times: compile them with little optimisation. Subprocesses
+# that tests start inherit it. Measured on the golden parity tests: 22 to 46 s of compilation become 4 to 5 s.
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_use_fusion_emitters=false",
+    )
+)
+
+import jax  # noqa: E402 (the flags are read when JAX starts)
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
