@@ -67,7 +67,7 @@ def test_leaves_are_addressed_by_path(tiny):
     assert ssm["A_log"].shape == (4, 32, 4)
     np.testing.assert_allclose(ssm["A_log"][3, 5], np.log([1, 2, 3, 4]), rtol=1e-6)
     steps = jax.nn.softplus(ssm["dt_bias"])
-    assert 1e-4 <= float(steps.min())
+    assert float(steps.min()) >= 1e-4
     assert float(steps.max()) <= 0.1 * 1.001
     assert set(variables) == {"params", "batch_stats"}
 

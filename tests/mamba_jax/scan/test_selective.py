@@ -152,7 +152,7 @@ def test_rows_do_not_mix_and_vmap_over_parameters_works(method):
 
 
 def test_an_infinite_state_stays_where_the_recurrence_leaves_it():
-    """The reference for faults: one infinite input makes its own state infinite from that step on, and no NaN before."""
+    """The reference for faults: one infinite input makes its own state infinite from that step on, not before."""
     arguments = _jax(_inputs((1,), 20, seed=9))
     arguments["u"] = arguments["u"].at[0, 10, 0].set(jnp.inf)
     y = scan.selective_scan(**arguments, method="sequential")
