@@ -10,7 +10,7 @@ import numpy as np
 
 import mamba_jax
 from experiments import config, measures, serial
-from mamba_jax import data, models, torch_import
+from mamba_jax import data, models, torch_import, zoo
 from threats import corruptions
 
 _ZOO = "zoo:"
@@ -122,6 +122,8 @@ def _weights(origin: str) -> tuple[models.Model, Any]:
         return mamba_jax.load_pretrained(origin.removeprefix(_ZOO))
     if not pathlib.Path(origin).is_file():
         raise FileNotFoundError(f"init_from must be a .pth or .safetensors file or zoo:NAME; there is no file {origin}")
+    if zoo.is_own(origin):
+        return zoo.load(origin)[:2]
     return torch_import.load_medmamba(origin)
 
 
