@@ -25,8 +25,7 @@ TOUCHES_FILES = (
     "mamba_jax/data/",
     "mamba_jax/torch_import",
     "mamba_jax/training/checkpoint.py",
-    "mamba_jax/pretrained",
-    "mamba_jax/models/pretrained",
+    "mamba_jax/zoo/",
 )
 OPENERS = {
     "open",
