@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +69,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(model, dataset, unint
     with pytest.raises(_Stopped):
         training.fit(model, dataset, CONFIG, directory=tmp_path, progress=stop)
     resumed = training.fit(model, dataset, CONFIG, directory=tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, resumed.variables, uninterrupted.variables)
+    chex.assert_trees_all_equal(resumed.variables, uninterrupted.variables)
     for again, first in zip(resumed.history, uninterrupted.history, strict=True):
         assert {k: v for k, v in again.items() if "second" not in k} == {
             k: v for k, v in first.items() if "second" not in k
@@ -83,8 +84,8 @@ def test_a_finished_run_is_not_run_again_and_its_best_can_be_loaded(model, datas
 
     again = training.fit(model, dataset, CONFIG, directory=tmp_path, progress=never)
     loaded = training.load_best(tmp_path, jax.eval_shape(model.init, jax.random.key(0)))
-    jax.tree.map(np.testing.assert_array_equal, loaded, again.variables)
-    jax.tree.map(np.testing.assert_array_equal, loaded, uninterrupted.variables)
+    chex.assert_trees_all_equal(loaded, again.variables)
+    chex.assert_trees_all_equal(loaded, uninterrupted.variables)
 
     other = dataclasses.replace(CONFIG, learning_rate=1e-4)
     with pytest.raises(training.CheckpointError, match=r"learning_rate=0.005 \(asked for 0.0001\)"):

@@ -1,0 +1,44 @@
+"""Attacks and fault trials on MedMamba itself lower for TPU and CUDA, on a machine that has neither."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import threats
+from mamba_jax import models
+
+PLATFORMS = ("tpu", "cuda")
+
+
+@pytest.fixture(scope="module", params=["associative", "sequential"])
+def material(request):
+    model = models.create_model(
+        "medmamba", num_classes=3, depths=(1,) * 4, dims=(4, 8, 16, 32), d_state=2, scan_method=request.param
+    )
+    variables = jax.eval_shape(model.init, jax.random.key(0))
+    images, labels = jax.ShapeDtypeStruct((2, 28, 28, 3), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    return model, variables, images, labels
+
+
+def test_pgd(material):
+    model, variables, images, labels = material
+    attack = jax.jit(functools.partial(threats.pgd, model.apply, steps=2))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    epsilon = jax.ShapeDtypeStruct((), jnp.float32)
+    exported = jax.export.export(attack, platforms=PLATFORMS)(variables, images, labels, key=key, epsilon=epsilon)
+    assert exported.platforms == PLATFORMS
+
+
+@pytest.mark.parametrize("target", ["weights", "activations"])
+def test_vmapped_trials(material, target):
+    model, variables, images, labels = material
+    if target == "weights":
+        table = threats.faults.weight_sites(variables, include="stages_1/*")
+    else:
+        table = threats.faults.activation_sites(model.apply, variables, images, include="stages_1/*")
+    trials = jax.jit(functools.partial(threats.faults.trial_outcomes, model.apply, table=table, strategy="vmap"))
+    faults = jax.eval_shape(lambda: threats.faults.no_faults(4, 2))
+    exported = jax.export.export(trials, platforms=PLATFORMS)(variables, images, labels, faults=faults)
+    assert exported.platforms == PLATFORMS
