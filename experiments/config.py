@@ -157,6 +157,7 @@ class FaultConfig:
       flips: how many bits a random trial flips; one campaign for each entry.
       layer_trials: trials per layer and bit field in the layer-wise sweep.
       worst_flips: bits that the worst-case search commits.
+      worst_candidates: bits that the search evaluates exactly for each flip.
       allow_nonfinite: whether the worst-case search may choose flips whose outputs are NaN or infinite.
       images: how many test images measure each fault; 0 for all.
     """
@@ -167,6 +168,7 @@ class FaultConfig:
     flips: tuple[int, ...] = (1,)
     layer_trials: int = 20
     worst_flips: int = 5
+    worst_candidates: int = 16
     allow_nonfinite: bool = False
     images: int = 256
 
@@ -177,6 +179,7 @@ class FaultConfig:
         _at_least("fault_trials", self.trials, 2)
         _at_least("layer_trials", self.layer_trials, 2)
         _at_least("worst_flips", self.worst_flips, 1)
+        _at_least("worst_candidates", self.worst_candidates, 1)
         _at_least("fault_images", self.images, 0)
 
 

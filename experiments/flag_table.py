@@ -95,6 +95,7 @@ _FAULTS: tuple[Entry, ...] = (
     (flags.DEFINE_list, "fault_flips", _FAULT.flips, "bits that one random trial flips; a campaign for each entry"),
     (flags.DEFINE_integer, "layer_trials", _FAULT.layer_trials, "trials per layer and bit field, layer by layer"),
     (flags.DEFINE_integer, "worst_flips", _FAULT.worst_flips, "bits that the worst-case search flips"),
+    (flags.DEFINE_integer, "worst_candidates", _FAULT.worst_candidates, "bits evaluated exactly for each of them"),
     (flags.DEFINE_bool, "allow_nonfinite", False, "let the worst case choose flips whose outputs are NaN or infinite"),
     (flags.DEFINE_integer, "fault_images", _FAULT.images, "test images that measure each fault; 0 for all"),
     (flags.DEFINE_enum, "trial_strategy", "auto", "how trials are batched: vmap, map, or auto by backend"),

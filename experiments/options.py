@@ -92,6 +92,7 @@ def _config(values: flags.FlagValues) -> config.ExperimentConfig:
             flips=_numbers(values, "fault_flips", int),
             layer_trials=values.layer_trials,
             worst_flips=values.worst_flips,
+            worst_candidates=values.worst_candidates,
             allow_nonfinite=values.allow_nonfinite,
             images=values.fault_images,
         ),

@@ -6,7 +6,7 @@ chunks that are kept as they finish, so that a campaign which is stopped goes on
 
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,21 @@ class Campaign(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.target}_{self.mode}_{self.drawing}_{self.flips}"
+
+
+class Bench(NamedTuple):
+    """What every trial of one target needs.
+
+    images, labels: of the test images. logits: of the fault-free model. table: where bits may flip. width: slots of a
+    trial, so that all campaigns share one compiled program. run: `faults -> TrialResult`.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    logits: np.ndarray
+    table: faults.SiteTable
+    width: int
+    run: Any
 
 
 def run_in_chunks(

@@ -5,7 +5,6 @@ Every trial becomes a row of `faults.csv`; the stage's own rows are what the tri
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +17,7 @@ from mamba_jax import data
 from threats import faults, outcomes, statistics
 
 _TRIALS_PER_CALL = 32
-
-
-class Bench(NamedTuple):
-    """What every trial of one target needs.
-
-    images, labels: of the test images. logits: of the fault-free model. table: where bits may flip. width: slots of a
-    trial, so that all campaigns share one compiled program. run: `faults -> TrialResult`.
-    """
-
-    images: jax.Array
-    labels: jax.Array
-    logits: np.ndarray
-    table: faults.SiteTable
-    width: int
-    run: Any
+_CONTROLS = 32
 
 
 def run(ctx: context.Context) -> list[records.Measurement]:
@@ -50,12 +35,12 @@ def run(ctx: context.Context) -> list[records.Measurement]:
         if "worst" in ctx.config.fault.modes:
             frames.append(worst_case.run(ctx, target, bench, float(right.mean())))
             rows += _after_flips(target, frames[-1], right)
-    table = pd.concat(frames, ignore_index=True)
+    table = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
     records.write(table, ctx.folder.root / "faults.csv")
     return [*_random(table), *_layerwise(table), *rows]
 
 
-def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndarray) -> Bench:
+def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndarray) -> trials.Bench:
     chosen = ctx.config.fault
     images, labels = data.to_float(split.images), jnp.asarray(split.labels)
     if target == "weights":
@@ -74,10 +59,10 @@ def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndar
         reference=jnp.asarray(logits),
         trials_per_call=_TRIALS_PER_CALL,
     )
-    return Bench(images, labels, logits, table, width, functools.partial(fn, ctx.variables))
+    return trials.Bench(images, labels, logits, table, width, functools.partial(fn, ctx.variables))
 
 
-def _campaigns(ctx: context.Context, target: str, bench: Bench) -> Iterator[trials.Campaign]:
+def _campaigns(ctx: context.Context, target: str, bench: trials.Bench) -> Iterator[trials.Campaign]:
     chosen = ctx.config.fault
     if "random" in chosen.modes:
         for flips in chosen.flips:
@@ -97,7 +82,9 @@ def _campaigns(ctx: context.Context, target: str, bench: Bench) -> Iterator[tria
             yield trials.Campaign(target, "control", "bits", flips, trials.widen(few, bench.width))
 
 
-def _trials(ctx: context.Context, campaign: trials.Campaign, bench: Bench, before: float, advance) -> pd.DataFrame:
+def _trials(
+    ctx: context.Context, campaign: trials.Campaign, bench: trials.Bench, before: float, advance
+) -> pd.DataFrame:
     return trials.run_in_chunks(
         campaign,
         bench.run,
@@ -135,6 +122,3 @@ def _after_flips(target: str, found: pd.DataFrame, right: np.ndarray) -> Iterato
     for row in found.itertuples():
         interval = statistics.wilson(round(row.accuracy * len(right)), len(right))._replace(value=row.accuracy)
         yield records.Measurement(target, "worst", row.flips, "accuracy", interval)
-
-
-_CONTROLS = 32

@@ -15,7 +15,7 @@ from experiments import folder, run
 from mamba_jax import data
 
 TINY = (
-    "--model=medmamba", "--depths=1,1,1,1", "--dims=8,16,32,64", "--epochs=3", "--batch_size=32",
+    "--model=medmamba", "--depths=1,0,0,0", "--dims=8,16,32,64", "--epochs=3", "--batch_size=32",
     "--eval_batch_size=16", "--attacks=pgd", "--epsilons=0,2", "--pgd_steps=2", "--attack_images=16",
     "--information_losses=0,0.5",
     "--occlusion_draws=2", "--occlusion_images=16", "--severities=5", "--corruption_images=16", "--fault_images=8",
@@ -35,8 +35,10 @@ def cells(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
-    """Of the program's processes: they share one cache of compiled programs and nothing with the user's."""
-    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")), "JAX_PLATFORMS": "cpu"}
+    """Of the program's processes: they share one cache of programs, compiled quickly, and nothing with the user's."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    quickly = "--xla_backend_optimization_level=0"
+    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quickly}
 
 
 @pytest.fixture(autouse=True)
@@ -128,10 +130,11 @@ def test_a_run_leaves_rows_faults_figures_and_a_report(whole):
     rows, faults = finished.rows(), finished.faults()
     assert set(rows["stage"]) == {"train", "clean", "adversarial", "occlusion", "corruption", "fault"}
     assert (rows["count"] > 0).all()
-    measured = rows.dropna(subset=["value"])
-    assert (measured["low"] <= measured["value"] + 1e-12).all()
-    assert (measured["value"] <= measured["high"] + 1e-12).all()
-    assert set(faults["mode"]) == {"random", "layerwise", "worst"}
+    measured = rows.dropna(subset=["value", "low"])
+    assert len(measured) > 0.9 * len(rows)
+    assert (measured["low"] <= measured["value"] + 1e-9).all()
+    assert (measured["value"] <= measured["high"] + 1e-9).all()
+    assert set(faults["mode"]) == {"random", "layerwise", "worst", "control"}
     assert set(faults["target"]) == {"weights", "activations"}
     figures = {path.stem for path in finished.figures.iterdir()}
     assert {"adversarial", "occlusion", "corruption", "fault_layers_weights", "gallery"} <= figures
