@@ -79,15 +79,13 @@ def test_integers_are_a_fraction_of_the_span_rounded_down(span):
 def test_more_than_2_to_the_31_bits_are_weighed_exactly():
     # Blocks of 2^30 positions do not divide this table's bits, and float32 could not tell the small sites from none.
     table = sites.SiteTable((_site("a", 900, 2**20), _site("b", 3, 2**27), _site("c", 2**29), _site("d", 7)))
-    faults = _draw(table, trials=20000, flips=2)
+    faults = _draw(table, trials=40000, flips=1)
     assert faults.site.max() < len(table)
     quarter = faults.element.astype(np.int64) * 4 // np.asarray([site.size for site in table])[faults.site]
     seen = collections.Counter(zip(faults.site.ravel().tolist(), quarter.ravel().tolist(), strict=True))
     total = sum(site.size for site in table)
     law = {(i, part): site.size / total / 4 for i, site in enumerate(table) for part in range(4) if i < 3}
     _assert_follows(seen, {outcome: chance / sum(law.values()) for outcome, chance in law.items()})
-    rare = sites.SiteTable((_site("a", 2**30), _site("b", 2**30 - 5)))
-    assert np.isin(_draw(rare, trials=50, flips=1, seed=1).site, [0, 1]).all()
 
 
 def test_no_bit_is_hit_twice_even_when_every_bit_is_taken():
@@ -97,24 +95,23 @@ def test_no_bit_is_hit_twice_even_when_every_bit_is_taken():
         assert len({tuple(slot) for slot in trial.tolist()}) == everything
 
 
-def test_a_trial_is_drawn_again_alone():
-    full = _draw(_SMALL, trials=130, flips=20, over="layers")
-    part = _draw(_SMALL, trials=11, flips=20, over="layers", first_trial=100)
-    again = jax.jit(
-        lambda key, number: sampling.random_faults(key, _SMALL, trials=1, flips=20, over="layers", first_trial=number)
+def test_trials_are_drawn_again_alone():
+    full = _draw(_SMALL, trials=120, flips=20, over="layers")
+    part = jax.jit(
+        lambda key, first: sampling.random_faults(key, _SMALL, trials=11, flips=20, over="layers", first_trial=first)
     )
-    one = again(jax.random.key(0), jnp.int32(117))
-    for whole, chunk, alone in zip(full, part, one, strict=True):
-        np.testing.assert_array_equal(whole[100:111], chunk)
-        np.testing.assert_array_equal(whole[117:118], alone)
-    assert not np.array_equal(full.element[117:118], again(jax.random.key(1), jnp.int32(117)).element)
+    for first in (100, 109):
+        alone = part(jax.random.key(0), first)
+        for whole, chunk in zip(full, alone, strict=True):
+            np.testing.assert_array_equal(whole[first : first + 11], chunk)
+    assert not np.array_equal(alone.element, part(jax.random.key(1), 109).element)
 
 
 def test_bits_and_fields_restrict_the_draw():
-    faults = _draw(_SMALL, trials=500, flips=2, field="mantissa")
+    faults = _draw(_SMALL, trials=500, flips=1, field="mantissa")
     assert (faults.site == 1).all()
     assert set(faults.bit.ravel().tolist()) == set(bits.fields("float16")["mantissa"])
-    faults = _draw(_SMALL, trials=500, flips=2, bits=(3, 12))
+    faults = _draw(_SMALL, trials=500, flips=1, bits=(3, 12))
     assert set(faults.bit.ravel().tolist()) == {3, 12}
     assert (faults.bit[faults.site != 1] == 3).all()
 

@@ -109,6 +109,7 @@ def test_gain_is_the_gradient_times_the_change(dtype):
     values = jnp.asarray([0.75, -1.5, 3.0, 1.0, jnp.nan]).astype(dtype)
     slopes = jnp.asarray([2.0, -1.0, jnp.nan, -3.0, 1.0])
     largest = float(jnp.finfo(dtype).max)
+    gain = jax.jit(gains.gain, static_argnames="allow_nonfinite")
     for bit in range(bits.width(dtype)):
         flipped = np.asarray(bits.flip(values, jnp.full((5,), bits.mask(bit, dtype))), np.float64)
         with np.errstate(invalid="ignore"):
@@ -116,9 +117,9 @@ def test_gain_is_the_gradient_times_the_change(dtype):
         slope = np.nan_to_num(np.asarray(slopes, np.float64))
         change = np.where(np.isfinite(flipped), change, np.sign(slope) * largest)
         expected = np.where([True] * 4 + [False], slope * change * 2.0**-40, 0.0)
-        got = gains.gain(values, slopes, jnp.int32(bit), allow_nonfinite=True, limit=jnp.float32(jnp.inf))
+        got = gain(values, slopes, jnp.int32(bit), allow_nonfinite=True, limit=jnp.float32(jnp.inf))
         np.testing.assert_allclose(got, expected, rtol=1e-5)
-        strict = gains.gain(values, slopes, jnp.int32(bit), allow_nonfinite=False, limit=jnp.float32(2.0))
+        strict = gain(values, slopes, jnp.int32(bit), allow_nonfinite=False, limit=jnp.float32(2.0))
         allowed = np.isfinite(flipped) & (np.abs(flipped) <= 2.0)
         np.testing.assert_array_equal(np.isneginf(strict), ~allowed)
 
