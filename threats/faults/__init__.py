@@ -1,4 +1,11 @@
-"""Bit flips in the weights and activations of any model: where, which, how they are injected, and what they do."""
+"""Bit flips in the weights and activations of any model: where, which, how they are injected, and what they do.
+
+Example:
+  >>> table = faults.weight_sites(variables, include="stages_2/*") + faults.activation_sites(apply, variables, images)
+  >>> drawn = faults.random_faults(jax.random.key(0), table, trials=1000, flips=1, field="exponent")
+  >>> result = faults.run_trials(apply, variables, images, labels, table, drawn)
+  >>> result.accuracy.mean(), result.sdc.mean(), result.nonfinite.mean()
+"""
 
 from threats.faults.bits import field_of, fields, flip, from_bits, mask, to_bits, width
 from threats.faults.campaign import TrialResult, fault_free_logits, make_trial_fn, run_trials, trial_outcomes

@@ -41,12 +41,22 @@ def in_groups(trial: Callable[[slots.Faults], Any], faults: slots.Faults, size: 
 
 
 def split(rows: jax.Array, size: int) -> jax.Array:
-    """[n, ...] to [m, b, ...] with b = min(size, n); the last batch is filled up with zeros."""
+    """[n, ...] to [m, b, ...] with b = min(size, n); copies of the last row fill up the last batch.
+
+    Copies, not zeros: an image that is not among the data must not count in what a fault does.
+    """
     count = rows.shape[0]
     size = min(size, count)
     batches = -(-count // size)
     fill = [(0, batches * size - count)] + [(0, 0)] * (rows.ndim - 1)
-    return jnp.pad(rows, fill).reshape(batches, size, *rows.shape[1:])
+    return jnp.pad(rows, fill, mode="edge").reshape(batches, size, *rows.shape[1:])
+
+
+def valid(count: int, size: int) -> jax.Array:
+    """[m, b] bool: which rows of a `split` of n = `count` rows are the data's own, not copies."""
+    size = min(size, count)
+    batches = -(-count // size)
+    return (jnp.arange(batches * size) < count).reshape(batches, size)
 
 
 def default_images(images: jax.Array) -> int:

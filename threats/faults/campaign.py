@@ -44,7 +44,7 @@ class TrialResult(NamedTuple):
 
 
 class _Batches(NamedTuple):
-    """The data in m batches of b rows; rows that only fill the last batch are not valid."""
+    """The data in m batches of b rows, see `batching.split`; copies are not valid."""
 
     images: jax.Array
     labels: jax.Array
@@ -214,5 +214,5 @@ def _mean_outcomes(
 
 
 def _batched(images: jax.Array, labels: jax.Array, reference: jax.Array, size: int) -> _Batches:
-    valid = jnp.ones((images.shape[0],), bool)
-    return _Batches(*(batching.split(jnp.asarray(rows), size) for rows in (images, labels, reference, valid)))
+    split = [batching.split(jnp.asarray(rows), size) for rows in (images, labels, reference)]
+    return _Batches(*split, batching.valid(images.shape[0], size))

@@ -102,8 +102,9 @@ def _gradients(
         gradients = jax.grad(summed_loss)((weights, zeros), *batch)
         return jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, gradients), None
 
-    data = (problem.images, problem.labels, jnp.ones((problem.images.shape[0],), bool))
-    batches = tuple(batching.split(rows, problem.images_at_once) for rows in data)
+    size = problem.images_at_once
+    valid = batching.valid(problem.images.shape[0], size)
+    batches = (batching.split(problem.images, size), batching.split(problem.labels, size), valid)
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (weights, zeros))
     (of_weights, of_activations), _ = jax.lax.scan(add, start, batches)
     return weights, of_weights, of_activations

@@ -29,7 +29,7 @@ def test_the_worst_single_flip_is_the_one_exhaustion_finds(name, include, allow_
     example = request.getfixturevalue(name)
     table = _table(example, include)
     everything = _every_bit(table)
-    options = {"strategy": "vmap", "trials_at_once": 500}
+    options = {"strategy": "vmap", "trials_at_once": 500, "images_at_once": 4}
     trials = campaign.run_trials(*example, table, everything, **options)
     refused = (np.asarray(trials.nonfinite) > 0) | ~np.isfinite(np.asarray(trials.after)[:, 0])
     assert allow_nonfinite or refused.any()
