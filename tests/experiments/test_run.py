@@ -15,11 +15,11 @@ from experiments import folder, run
 from mamba_jax import data
 
 TINY = (
-    "--model=medmamba", "--depths=1,0,0,0", "--dims=8,16,32,64", "--epochs=3", "--batch_size=32",
+    "--model=medmamba", "--depths=1,0,0,0", "--dims=8,16,32,64", "--epochs=2", "--batch_size=32",
     "--eval_batch_size=16", "--attacks=pgd", "--epsilons=0,2", "--pgd_steps=2", "--attack_images=16",
     "--information_losses=0,0.5",
     "--occlusion_draws=2", "--occlusion_images=16", "--severities=5", "--corruption_images=16", "--fault_images=8",
-    "--fault_trials=20", "--layer_trials=2", "--worst_flips=1",
+    "--fault_trials=40", "--layer_trials=2", "--worst_flips=1",
 )  # fmt: skip
 
 
@@ -36,9 +36,13 @@ def cells(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
     """Of the program's processes: they share one cache of programs, compiled quickly, and nothing with the user's."""
-    cache = str(tmp_path_factory.mktemp("cache"))
-    quickly = "--xla_backend_optimization_level=0"
-    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quickly}
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    }
+    return {**os.environ, **settings}
 
 
 @pytest.fixture(autouse=True)
@@ -160,9 +164,9 @@ def test_a_run_that_is_interrupted_and_killed_ends_with_the_same_rows(whole, cel
 
 
 def test_another_configuration_in_the_same_folder_is_refused(whole, cells, capsys):
-    arguments = [*TINY, f"--npz={cells}", f"--output={whole[0].root}", "--fault_trials=30", "--seed=1"]
+    arguments = [*TINY, f"--npz={cells}", f"--output={whole[0].root}", "--fault_trials=50", "--seed=1"]
     message = _refused(arguments, capsys)
-    assert "fault.trials: 20 -> 30" in message
+    assert "fault.trials: 40 -> 50" in message
     assert "seed: 0 -> 1" in message
 
 
