@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 import mamba_jax
-from experiments import config, measures, serial
+from experiments.settings import config, serial
+from experiments.stages import measures
 from mamba_jax import data, models, torch_import, zoo
 from threats import corruptions
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import pandas as pd
 
-from experiments import folder
+from experiments.storage import folder
 from mamba_jax import models, training, zoo
 
 _FIGURES = ("accuracy", "auc", "balanced_accuracy", "ece", "nonfinite")

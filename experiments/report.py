@@ -9,7 +9,8 @@ import pathlib
 import sys
 from typing import Any
 
-from experiments import folder, plots, sections, tables
+from experiments.reporting import plots, sections, tables
+from experiments.storage import folder
 
 _DRAWN = "These images are drawn by a program. What is measured on them is evidence about software, not about medicine."
 _OWN = (

@@ -14,7 +14,10 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments import config, context, folder, loading, options, provenance, records, report, stages
+from experiments import loading, report, stages
+from experiments.settings import config, options
+from experiments.stages import context
+from experiments.storage import folder, provenance, records
 from mamba_jax import training
 
 

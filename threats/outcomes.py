@@ -1,13 +1,13 @@
 """What a model's output means, per task: the decision, whether it is right, and the loss.
 
-Every threat shares these definitions, so that "robust", "corrupted" and "silent data corruption" rest on the same decision.
+Every threat shares these definitions, so that "robust", "corrupted" and "silent data corruption" rest on one decision.
 A row with a non-finite logit decides nothing: it is never correct, whatever `argmax` would say of it.
 
-Tasks: `multi-class`, `binary` (two logits) and `ordinal` (one logit per grade) take integer labels [b] and decide by the
-largest logit; `multi-label` takes 0/1 labels [b, k] and decides each label by the sign of its logit.
+Tasks: `multi-class`, `binary` (two logits) and `ordinal` (one logit per grade) take integer labels [b] and decide by
+the largest logit; `multi-label` takes 0/1 labels [b, k] and decides each label by the sign of its logit.
 """
 
-from typing import get_args, Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp

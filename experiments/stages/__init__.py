@@ -3,8 +3,7 @@
 A new stage is a file here with `run(context) -> list[records.Measurement]` and a line in `STAGES`.
 """
 
-from experiments import context
-from experiments.stages import adversarial, clean, corruption, fault, occlusion, train
+from experiments.stages import adversarial, clean, context, corruption, fault, occlusion, train
 
 STAGES: dict[str, context.Stage] = {
     "train": train.run,

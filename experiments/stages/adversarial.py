@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import context, measures, records
-from experiments.stages import pictures
+from experiments.stages import context, measures, pictures
+from experiments.storage import records
 from mamba_jax import data
 from threats import adversarial, outcomes, statistics
 

@@ -1,7 +1,7 @@
 """The undisturbed model: accuracy, AUC, balanced accuracy, calibration error and non-finite outputs."""
 
-from experiments import context, measures, records
-from experiments.stages import pictures
+from experiments.stages import context, measures, pictures
+from experiments.storage import records
 
 
 def run(ctx: context.Context) -> list[records.Measurement]:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from experiments import context, records, trials
-from experiments.stages import worst_case
+from experiments.stages import context, trials, worst_case
+from experiments.storage import records
 from mamba_jax import data
 from threats import faults, outcomes, statistics
 

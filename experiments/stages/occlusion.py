@@ -5,8 +5,8 @@ import functools
 import jax
 import numpy as np
 
-from experiments import context, measures, records
-from experiments.stages import pictures
+from experiments.stages import context, measures, pictures
+from experiments.storage import records
 from mamba_jax import data
 from threats import occlusion, outcomes, statistics
 

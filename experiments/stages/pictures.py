@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 
 import jax
 
-from experiments import context, gallery
+from experiments.reporting import gallery
+from experiments.stages import context
 
 Disturb = Callable[..., jax.Array]
 

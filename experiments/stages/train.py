@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import context, records
+from experiments.stages import context
+from experiments.storage import records
 from mamba_jax import training
 from threats import statistics
 

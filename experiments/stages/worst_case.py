@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from experiments import context, records, trials
+from experiments.stages import context, trials
+from experiments.storage import records
 from threats import faults
 
 

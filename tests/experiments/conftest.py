@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import folder, gallery, records
+from experiments.reporting import gallery
+from experiments.storage import folder, records
 from threats import statistics
 
 STAGES = ("train", "clean", "adversarial", "occlusion", "corruption", "fault")

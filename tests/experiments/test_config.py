@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments import config, serial
+from experiments.settings import config, serial
 from mamba_jax import training
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import folder, records
+from experiments.storage import folder, records
 
 
 def test_the_same_configuration_opens_the_folder_again(tmp_path):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import batched, gallery, measures
+from experiments.reporting import gallery
+from experiments.stages import batched, measures
 from mamba_jax import data
 from mamba_jax.training import metrics
 

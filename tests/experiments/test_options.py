@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from experiments import config, flagfiles, options
+from experiments.settings import config, flagfiles, options
 
 OFFICIAL = (
     "pathmnist", "chestmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import records
+from experiments.storage import records
 from threats import statistics
 
 

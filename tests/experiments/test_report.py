@@ -6,7 +6,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from experiments import folder, plots, records, report, tables
+from experiments import report
+from experiments.reporting import plots, tables
+from experiments.storage import folder, records
 
 
 def test_every_figure_is_drawn_from_rows_alone(finished):

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import folder, run
+from experiments import run
+from experiments.storage import folder
 from mamba_jax import data
 
 TINY = (

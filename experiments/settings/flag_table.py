@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import config
+from experiments.settings import config
 from mamba_jax import data, models, scan, training
 from threats import adversarial, corruptions, outcomes
 

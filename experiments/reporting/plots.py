@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments import fault_plots, gallery, records, style
+from experiments.reporting import fault_plots, gallery, style
+from experiments.storage import records
 
 
 class Material(NamedTuple):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from experiments import records, tables
+from experiments.reporting import tables
+from experiments.storage import records
 
 # Name of a figure (`plots.FIGURES`) -> its place relative to the report.
 Figures = dict[str, str]

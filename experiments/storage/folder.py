@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments import records, serial
+from experiments.settings import serial
+from experiments.storage import records
 
 
 class RunFolder(NamedTuple):

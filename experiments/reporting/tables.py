@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from experiments import records
+from experiments.storage import records
 
 # What is a share is printed in percent.
 _SHARES = (

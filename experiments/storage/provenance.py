@@ -46,7 +46,7 @@ def device() -> str:
 
 def commit() -> str | None:
     """The commit of the code, with `+ local changes` where there are any; None outside a git checkout."""
-    root = pathlib.Path(__file__).parent.parent
+    root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:

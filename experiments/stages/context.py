@@ -11,7 +11,9 @@ import jax
 import numpy as np
 import tqdm
 
-from experiments import batched, config, folder, options, records
+from experiments.settings import config, options
+from experiments.stages import batched
+from experiments.storage import folder, records
 from mamba_jax import data, models
 from threats import outcomes
 

@@ -1,6 +1,6 @@
 """Fault trials to figures: how bad faults are, which bits and which layers matter, and the worst case.
 
-The trials are rows of `faults.csv`, whose columns `stages.fault` describes.
+The trials are rows of `faults.csv`, whose columns are `trials.COLUMNS`.
 """
 
 import re
@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib import colors
 
-from experiments import records, style
+from experiments.reporting import style
+from experiments.storage import records
 from threats import statistics
 
 _FIELDS = ("sign", "exponent", "mantissa")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import config, flag_table, flagfiles
+from experiments.settings import config, flag_table, flagfiles
 from mamba_jax import training
 
 USAGE = """Measures how reliable a model is: trains it, then attacks its images and flips its bits.

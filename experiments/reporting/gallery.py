@@ -7,8 +7,8 @@ import pathlib
 
 import numpy as np
 
-from experiments import folder as run_folder
-from experiments import style
+from experiments.reporting import style
+from experiments.storage import folder as run_folder
 
 COUNT = 6
 

@@ -8,7 +8,7 @@ that come with the package, so that it is found from anywhere.
 import pathlib
 from collections.abc import Sequence
 
-DIRECTORY = pathlib.Path(__file__).parent / "flags"
+DIRECTORY = pathlib.Path(__file__).parents[1] / "flags"
 
 
 def expand(arguments: Sequence[str], *, beside: pathlib.Path | None = None) -> list[str]:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from experiments import context, records
+from experiments.stages import context
+from experiments.storage import records
 from threats import faults, statistics
 
 COLUMNS = (

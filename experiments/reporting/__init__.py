@@ -1,0 +1,1 @@
+"""Rows to figures and to the sections of a report; needs no model and no images."""
