@@ -11,7 +11,8 @@ import numpy as np
 import mamba_jax
 from experiments.settings import config, serial
 from experiments.stages import measures
-from mamba_jax import data, models, torch_import, zoo
+from mamba_jax import data, models, scan, torch_import, zoo
+from mamba_jax.models import model as model_table
 from threats import corruptions
 
 _ZOO = "zoo:"
@@ -48,13 +49,16 @@ def check(chosen: config.ExperimentConfig, images: data.Dataset) -> None:
             raise ValueError(f"corruption_preset must be one of {', '.join(known)} for {name}, got {preset!r}")
 
 
-def model_and_weights(chosen: config.ModelConfig, images: data.Dataset, *, new_head: bool) -> tuple[models.Model, Any]:
+def model_and_weights(
+    chosen: config.ModelConfig, images: data.Dataset, *, new_head: bool, seed: int
+) -> tuple[models.Model, Any]:
     """The model, and the weights it starts from (None where they are random).
 
     Args:
       chosen: name or origin of the model.
       images: decide its number of classes and image size.
       new_head: whether weights for another number of classes are taken with a fresh head, as they are trained further.
+      seed: of that head.
 
     Raises:
       ValueError: the model cannot be made, or the weights do not fit the data.
@@ -64,9 +68,7 @@ def model_and_weights(chosen: config.ModelConfig, images: data.Dataset, *, new_h
         options = {"patch_size": chosen.patch_size, "depths": chosen.depths, "dims": chosen.dims}
         if chosen.scan_method != "auto":
             options["scan_method"] = chosen.scan_method
-        return models.create_model(
-            chosen.name, num_classes=images.num_classes, image_size=images.image_size, **options
-        ), None
+        return models.create_model(chosen.name, **_made_for(images), **options), None
     origin, variables = _weights(chosen.init_from)
     classes = origin.config.num_classes
     if classes != images.num_classes and not new_head:
@@ -74,18 +76,34 @@ def model_and_weights(chosen: config.ModelConfig, images: data.Dataset, *, new_h
             f"init_from has weights for {classes} classes and {images.name} has {images.num_classes}: "
             "choose the data they were trained on, or add train to --stages to train a new head"
         )
-    fitted = dataclasses.replace(origin.config, num_classes=images.num_classes, image_size=images.image_size)
+    fitted = dataclasses.replace(origin.config, **_made_for(images))
     if chosen.scan_method != "auto":
         fitted = dataclasses.replace(fitted, scan_method=chosen.scan_method)
     model = models.from_config(fitted)
-    return model, variables if classes == images.num_classes else _with_new_head(model, variables)
+    if classes != images.num_classes:
+        variables = _with_new_head(model, variables, seed)
+    _check_shapes(model, variables, origin.config.image_size)
+    return model, variables
 
 
-def identity(chosen: config.ExperimentConfig, images: data.Dataset, variables: Any) -> dict[str, Any]:
-    """All that decides a run's numbers, as JSON: the configuration with contents in place of paths."""
+def scan_method(model: models.Model) -> str | None:
+    """The selective scan that the model runs on this machine; None where the model has none."""
+    if model.config.name not in model_table.MEDMAMBA_PRESETS:
+        return None
+    return scan.resolve_method(model.config.scan_method or "auto")
+
+
+def identity(
+    chosen: config.ExperimentConfig, images: data.Dataset, model: models.Model, variables: Any
+) -> dict[str, Any]:
+    """All that decides a run's numbers, as JSON: the configuration with contents in place of paths.
+
+    The scan method is the one that `auto` stands for here, since the results of faults depend on it.
+    """
     values = serial.to_json(chosen)
     del values["data"]["npz"]
     values["data"]["content"] = images.sha256[:16]
+    values["model"]["scan_method"] = scan_method(model)
     values["model"]["init_from"] = None if variables is None else f"weights {weights_hash(variables)[:16]}"
     return values
 
@@ -128,10 +146,27 @@ def _weights(origin: str) -> tuple[models.Model, Any]:
     return torch_import.load_medmamba(origin)
 
 
-def _with_new_head(model: models.Model, variables: Any) -> Any:
-    fresh = model.init(jax.random.key(0))
-    same = jax.tree.map(lambda new, old: old if new.shape == old.shape else new, fresh, variables)
-    changed = [new is kept for new, kept in zip(jax.tree.leaves(fresh), jax.tree.leaves(same), strict=True)]
-    if sum(changed) > 2:
-        raise ValueError("init_from has weights of another architecture: more than the head differs in shape")
-    return same
+def _made_for(images: data.Dataset) -> dict[str, int]:
+    """What of a model's configuration the images decide."""
+    return {"num_classes": images.num_classes, "image_size": images.image_size, "in_channels": images.channels}
+
+
+def _with_new_head(model: models.Model, variables: Any, seed: int) -> Any:
+    head = model.init(jax.random.key(seed))["params"]["head"]
+    return {**variables, "params": {**variables["params"], "head": head}}
+
+
+def _check_shapes(model: models.Model, variables: Any, image_size: int) -> None:
+    """Refuses weights that do not fit the model as it is made for these images."""
+    wanted, found = (
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in entries}
+        for entries in map(jax.tree.leaves_with_path, (jax.eval_shape(model.init, jax.random.key(0)), variables))
+    )
+    differs = [path for path in sorted({*wanted, *found}) if wanted.get(path) != found.get(path)]
+    if differs:
+        size = model.config.image_size
+        remedy = f"give --image_size={image_size}" if size != image_size else "the file is of another architecture"
+        raise ValueError(
+            f"init_from has weights that do not fit {model.name} for images of {size} px: {differs[0]} has shape "
+            f"{found.get(differs[0])}, not {wanted.get(differs[0])}; {remedy}"
+        )

@@ -29,6 +29,7 @@ def write(run: folder.RunFolder) -> pathlib.Path:
       The report's path.
     """
     about = run.about()
+    folder.write_rows(run)
     rows, trials = run.rows(), run.faults()
     material = plots.Material(rows, trials, about["data"]["majority"], run.gallery)
     figures = plots.draw_all(material, run.figures)

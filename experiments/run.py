@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 
 import jax
@@ -18,7 +19,7 @@ from experiments import loading, report, stages
 from experiments.settings import config, options
 from experiments.stages import context
 from experiments.storage import folder, provenance, records
-from mamba_jax import training
+from mamba_jax import data, models, training, types
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,8 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: without the program's name; those of the process by default.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    debug = False
     try:
         chosen, run = options.parse(arguments)
+        debug = run.debug
         _run(chosen, run, arguments)
     except options.HelpRequested as text:
         print(text)
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (ValueError, OSError, jax.errors.JaxRuntimeError) as error:
         message = _message(error)
-        if message is None or "--debug" in arguments:
+        if message is None or debug:
             raise
         print(f"error: {message}", file=sys.stderr)
         return 2
@@ -47,44 +50,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Sequence[str]) -> None:
     _keep_compiled_programs()
-    ctx = _open(chosen, run, arguments)
-    for name, stage in stages.STAGES.items():
-        if name not in run.stages:
-            continue
-        note = folder.finished(ctx.folder, name)
-        if note is None:
-            ctx = _with_weights(ctx, before_training=name == "train")
-            note = _measure(ctx, name, stage, arguments)
-            _say(f"{name}: finished in {note['seconds']:.0f} s")
-        else:
-            _say(f"{name}: finished before, in {note['seconds']:.0f} s")
-    if "report" in run.stages:
-        _say(f"report: {report.write(ctx.folder)}")
+    images, model, variables = _load(chosen, run)
+    with folder.lock(run.output):
+        opened = _open(chosen, run, images, model, variables, arguments)
+        ctx = context.Context(
+            config=chosen, run=run, folder=opened, dataset=images, model=model, variables=variables, trained=False
+        )
+        for name in (name for name in stages.STAGES if name in run.stages):
+            ctx = _stage(ctx, name, arguments)
+        if "report" in run.stages:
+            _say(f"report: {report.write(opened)}")
 
 
-def _open(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Sequence[str]) -> context.Context:
-    """Loads what the configuration names, and opens or makes the run's folder."""
+def _load(
+    chosen: config.ExperimentConfig, run: options.RunOptions
+) -> tuple[data.Dataset, models.Model, types.Variables | None]:
+    """What the configuration names; nothing is written."""
     images = loading.dataset(chosen.data, run.data_dir)
     loading.check(chosen, images)
     to_train = "train" in run.stages or folder.finished(folder.RunFolder(pathlib.Path(run.output)), "train") is not None
-    model, variables = loading.model_and_weights(chosen.model, images, new_head=to_train)
+    model, variables = loading.model_and_weights(chosen.model, images, new_head=to_train, seed=chosen.seed)
     if variables is None and not to_train and run.stages != ("report",):
         raise ValueError("there are no trained weights: add train to --stages, or name weights with --init_from")
+    return images, model, variables
+
+
+def _open(chosen, run, images, model, variables, arguments: Sequence[str]) -> folder.RunFolder:
+    """Opens or makes the run's folder, and says what is measured."""
     facts = loading.facts(images, model)
     about = {"data": facts, "made": provenance.describe(arguments)}
-    opened = folder.start(run.output, loading.identity(chosen, images, variables), about)
+    opened = folder.start(run.output, loading.identity(chosen, images, model, variables), about)
     sizes = " / ".join(f"{count:,}" for count in facts["images"].values())
     _say(f"{images.name}: {sizes} train / val / test images of {images.image_size} px, {images.task} ({images.source})")
     _say(f"{model.name}: {facts['parameters']:,} parameters, on {provenance.device()}")
-    return context.Context(
-        config=chosen, run=run, folder=opened, dataset=images, model=model, variables=variables, trained=False
-    )
+    return opened
+
+
+def _stage(ctx: context.Context, name: str, arguments: Sequence[str]) -> context.Context:
+    """Runs a stage that has not finished; returns the context with the weights that were measured."""
+    note = folder.finished(ctx.folder, name)
+    if note is not None:
+        _say(f"{name}: finished before, in {note['seconds']:.0f} s")
+        return ctx
+    ctx = _with_weights(ctx, before_training=name == "train")
+    note = _measure(ctx, name, arguments)
+    _say(f"{name}: finished in {note['seconds']:.0f} s")
+    return ctx
 
 
 def _with_weights(ctx: context.Context, *, before_training: bool) -> context.Context:
     """The context with the weights that the next stage is to see."""
     if before_training:
         given = [name for name in stages.STAGES if (folder.finished(ctx.folder, name) or {}).get("trained") is False]
+        # Training comes first, so fault trials that are there before it are of the weights as they were given.
+        if "fault" not in given and any(ctx.folder.fault_parts.glob("*.csv")):
+            given.append("fault, unfinished")
         if given:
             raise ValueError(
                 f"{ctx.folder.root} holds results of weights as they were given ({', '.join(given)}): "
@@ -101,18 +121,19 @@ def _with_weights(ctx: context.Context, *, before_training: bool) -> context.Con
     return ctx
 
 
-def _measure(ctx: context.Context, name: str, stage: context.Stage, arguments: Sequence[str]) -> dict:
+def _measure(ctx: context.Context, name: str, arguments: Sequence[str]) -> dict:
     begun = time.monotonic()
     names = {"dataset": ctx.dataset.name, "model": ctx.model.name, "seed": ctx.config.seed}
-    rows = records.table(stage(ctx), **names, stage=name)
+    rows = records.table(stages.STAGES[name](ctx), **names, stage=name)
     note = {
         "seconds": time.monotonic() - begun,
         "trained": ctx.trained or name == "train",
         "command": provenance.command(arguments),
         "commit": provenance.commit(),
         "device": provenance.device(),
+        "scan_method": loading.scan_method(ctx.model),
     }
-    folder.finish(ctx.folder, name, rows, note, order=tuple(stages.STAGES))
+    folder.finish(ctx.folder, name, rows, note)
     return note
 
 
@@ -128,7 +149,14 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, jax.errors.JaxRuntimeError):
         full = "RESOURCE_EXHAUSTED" in str(error)
         return "out of memory: lower --eval_batch_size, --batch_size or --fault_images" if full else None
-    return " ".join(str(error).split())
+    line = " ".join(str(error).split())
+    return line if isinstance(error, OSError) or _is_refusal(error) else f"{line} (--debug shows where)"
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether this code raised the error itself, to refuse something, rather than a library that it called."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").partition(".")[0] in ("experiments", "mamba_jax", "threats")
 
 
 def _say(line: str) -> None:

@@ -8,6 +8,7 @@ from absl import flags
 from experiments.settings import config
 from mamba_jax import data, models, scan, training
 from threats import adversarial, corruptions, outcomes
+from threats.faults import batching
 
 _ATTACK, _OCCLUSION = config.AdversarialConfig(), config.OcclusionConfig()
 _TRAIN = training.TrainConfig()
@@ -98,7 +99,7 @@ _FAULTS: tuple[Entry, ...] = (
     (flags.DEFINE_integer, "worst_candidates", _FAULT.worst_candidates, "bits evaluated exactly for each of them"),
     (flags.DEFINE_bool, "allow_nonfinite", False, "let the worst case choose flips whose outputs are NaN or infinite"),
     (flags.DEFINE_integer, "fault_images", _FAULT.images, "test images that measure each fault; 0 for all"),
-    (flags.DEFINE_enum, "trial_strategy", "auto", "how trials are batched: vmap, map, or auto by backend"),
+    (flags.DEFINE_enum, "trial_strategy", "auto", "how trials are batched; auto goes by the backend"),
 )
 
 
@@ -108,7 +109,7 @@ def define() -> flags.FlagValues:
     subjects = {"run": _RUN, "data": _DATA, "model": _MODEL, "training": _TRAINING, "threats to images": _IMAGE_THREATS}
     for subject, entries in {**subjects, "faults": _FAULTS}.items():
         for kind, name, default, text in entries:
-            options = {"enum_values": ("auto", "vmap", "map")} if kind is flags.DEFINE_enum else {}
+            options = {"enum_values": batching.STRATEGIES} if kind is flags.DEFINE_enum else {}
             if isinstance(default, tuple):
                 default = [str(entry) for entry in default]
             kind(name, default, help=text, flag_values=values, module_name=subject, **options)

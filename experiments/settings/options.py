@@ -22,12 +22,16 @@ Each flag may be written as --flag=value or --flag value; lists are written with
 
 
 class RunOptions(NamedTuple):
-    """What may change between two calls on one folder: where files lie, which stages to run, how trials are batched."""
+    """What may change between two calls on one folder: where files lie, which stages to run, how trials are batched.
+
+    `debug` says whether an error is to be shown with its place in the program.
+    """
 
     stages: tuple[str, ...]
     output: str
     data_dir: str | None
     trial_strategy: str
+    debug: bool
 
 
 class HelpRequested(Exception):
@@ -144,6 +148,7 @@ def _run_options(values: flags.FlagValues, chosen: config.ExperimentConfig) -> R
         output=values.output or os.path.join("runs", f"{chosen.data.dataset}-{model}-s{chosen.seed}"),
         data_dir=values.data_dir or os.environ.get("MEDMNIST_ROOT"),
         trial_strategy=values.trial_strategy,
+        debug=values.debug,
     )
 
 

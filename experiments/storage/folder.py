@@ -2,25 +2,28 @@
 
     config.json            configuration, what its files and data hash to, versions, commit, device
     finished/STAGE.csv     rows of a finished stage; STAGE.json beside it, written last, says that it is finished
-    rows.csv               the rows of all finished stages
+    rows.csv               the rows of all finished stages, made from those files
     checkpoints/           of the training        history.csv   its course, a line per epoch
     faults.csv             one row per fault trial; fault_parts/ holds those of an unfinished stage
+    .lock                  held by the process that works on the folder
     gallery/STAGE.npz      images for the gallery
     figures/, report.md    made from all of these
 
 A stage that is killed leaves no mark, so the next call runs it again; nothing is ever half written.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from experiments.settings import serial
+from experiments.settings import config, serial
 from experiments.storage import records
 
 
@@ -50,8 +53,18 @@ class RunFolder(NamedTuple):
         return self.root / "report.md"
 
     def rows(self) -> pd.DataFrame:
-        """The rows of all finished stages."""
-        return records.read(self.root / "rows.csv")
+        """The rows of all finished stages, in the order of the stages.
+
+        Raises:
+          ValueError: a stage is marked as finished and its rows are gone.
+        """
+        done = [name for name in config.STAGES if finished(self, name) is not None]
+        paths = [self.root / "finished" / f"{name}.csv" for name in done]
+        for path in paths:
+            if not path.is_file():
+                mark = path.with_suffix(".json")
+                raise ValueError(f"{path} is missing: remove {mark} too, to have the stage run again")
+        return records.join(paths)
 
     def faults(self) -> pd.DataFrame:
         """One row per fault trial; empty where the stage has not finished."""
@@ -64,6 +77,31 @@ class RunFolder(NamedTuple):
           ValueError: the folder holds no run, or the file cannot be read.
         """
         return _read_json(self.root / "config.json", missing=f"{self.root} holds no run: it has no config.json")
+
+
+@contextlib.contextmanager
+def lock(root: str | os.PathLike) -> Iterator[None]:
+    """Keeps other processes out of a run's folder, which is made where it is missing, until the block is left.
+
+    The lock is the operating system's, so that it goes with the process, however that ends.
+
+    Args:
+      root: the folder.
+
+    Raises:
+      ValueError: another process works on it, or it holds files that are not a run's.
+    """
+    root = pathlib.Path(root)
+    _refuse_other_files(root)
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{root} is in use by another process: wait until it has finished, or choose another --output"
+            ) from None
+        yield
 
 
 def start(root: str | os.PathLike, identity: Mapping[str, Any], about: Mapping[str, Any]) -> RunFolder:
@@ -85,9 +123,9 @@ def start(root: str | os.PathLike, identity: Mapping[str, Any], about: Mapping[s
                 f"{root} holds a run with another configuration ({'; '.join(differs)}): choose another --output, "
                 "or give the configuration it was made with"
             )
+        write_rows(folder)
         return folder
-    if folder.root.is_dir() and any(folder.root.iterdir()):
-        raise ValueError(f"{root} is not empty and holds no run: choose another --output")
+    _refuse_other_files(folder.root)
     folder.root.mkdir(parents=True, exist_ok=True)
     write_json({"identity": dict(identity), **about}, folder.root / "config.json")
     return folder
@@ -99,22 +137,25 @@ def finished(folder: RunFolder, stage: str) -> dict[str, Any] | None:
     return _read_json(path, missing="") if path.is_file() else None
 
 
-def finish(folder: RunFolder, stage: str, rows: pd.DataFrame, note: Mapping[str, Any], *, order: Sequence[str]) -> None:
+def finish(folder: RunFolder, stage: str, rows: pd.DataFrame, note: Mapping[str, Any]) -> None:
     """Keeps a stage's rows and marks it as finished.
 
     Args:
       folder: of the run.
-      stage: its name.
+      stage: its name, of `config.STAGES`.
       rows: with the columns `records.COLUMNS`.
       note: what `finished` shall return.
-      order: all stages; `rows.csv` follows it.
     """
     directory = folder.root / "finished"
     directory.mkdir(exist_ok=True)
     records.write(rows, directory / f"{stage}.csv")
     write_json(dict(note), directory / f"{stage}.json")
-    done = [name for name in order if (directory / f"{name}.json").is_file()]
-    records.write(records.join(directory / f"{name}.csv" for name in done), folder.root / "rows.csv")
+    write_rows(folder)
+
+
+def write_rows(folder: RunFolder) -> None:
+    """Makes `rows.csv` from the rows of the finished stages: a kill may have come between a stage's mark and it."""
+    records.write(folder.rows(), folder.root / "rows.csv")
 
 
 def write_json(values: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -130,6 +171,13 @@ def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     np.savez_compressed(temporary, **arrays)
     os.replace(temporary, path)
+
+
+def _refuse_other_files(root: pathlib.Path) -> None:
+    # Files with a leading dot are a lock, or what a run that was killed was writing.
+    holds = root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir())
+    if holds and not (root / "config.json").is_file():
+        raise ValueError(f"{root} is not empty and holds no run: choose another --output")
 
 
 def _read_json(path: pathlib.Path, *, missing: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def finished(tmp_path, rows, faults) -> folder.RunFolder:
     run = folder.start(tmp_path / "run", {"seed": 0, "model": {"scan_method": "auto"}}, about)
     for stage in STAGES:
         note = {"seconds": 1.0, "trained": True, "command": "", "commit": "abc", "device": "1 x cpu"}
-        folder.finish(run, stage, rows[stage], note, order=STAGES)
+        folder.finish(run, stage, rows[stage], note)
     records.write(faults, run.root / "faults.csv")
     images, labels = np.linspace(0, 1, 2 * 8 * 8 * 3).reshape(2, 8, 8, 3), np.array([0, 1])
     for stage in ("clean", "adversarial", "occlusion", "corruption"):

@@ -82,8 +82,6 @@ def test_drawing_a_folder_without_a_run_is_refused(tmp_path, capsys):
 
 def test_stages_that_have_not_run_leave_no_heading(finished):
     (finished.root / "finished" / "fault.json").unlink()
-    rows = finished.rows()
-    records.write(rows[rows["stage"] != "fault"], finished.root / "rows.csv")
     (finished.root / "faults.csv").unlink()
     text = report.write(folder.RunFolder(finished.root)).read_text()
     assert "## Flipped bits" not in text
