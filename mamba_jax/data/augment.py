@@ -1,4 +1,4 @@
-"""Random views of training images: flips, quarter turns, small shifts, brightness and contrast; one draw per image.
+"""Random views of training images: flips, quarter turns and small shifts; one draw per image.
 
 A policy says which of them leave the label true, which is a medical question (see `policy_for`).
 """
@@ -20,20 +20,16 @@ class Policy:
       flips: "horizontal" mirrors left and right, "both" also top and bottom, "dihedral" adds quarter turns: the eight
         symmetries of the square, each as likely.
       shift: largest shift along each axis, as a share of the side (2/28: two pixels of 28); uniform over whole pixels.
-      brightness, contrast: largest relative change of the mean and of the deviation from it; uniform.
     """
 
     flips: Flips = "none"
     shift: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
 
     def __post_init__(self):
         if self.flips not in get_args(Flips):
             raise ValueError(f"flips must be one of {get_args(Flips)}, got {self.flips!r}")
-        for name, limit in (("shift", 0.5), ("brightness", 1.0), ("contrast", 1.0)):
-            if not 0.0 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name} must be in [0, {limit}], got {getattr(self, name)}")
+        if not 0.0 <= self.shift <= 0.5:
+            raise ValueError(f"shift must be in [0, 0.5], got {self.shift}")
 
 
 POLICIES: dict[str, Policy] = {
@@ -86,14 +82,10 @@ def augment(key: jax.Array, images: jax.Array, *, policy: Policy) -> jax.Array:
     Returns:
       [b, h, w, c] float32 in [0, 1].
     """
-    flip_key, shift_key, light_key = jax.random.split(key, 3)
+    flip_key, shift_key = jax.random.split(key)
     images = _flip(flip_key, images, policy.flips)
     margin = round(policy.shift * images.shape[1])
-    if margin:
-        images = _shift(shift_key, images, margin)
-    if policy.brightness or policy.contrast:
-        images = _relight(light_key, images, policy)
-    return images
+    return _shift(shift_key, images, margin) if margin else images
 
 
 def _flip(key: jax.Array, images: jax.Array, flips: Flips) -> jax.Array:
@@ -114,10 +106,3 @@ def _shift(key: jax.Array, images: jax.Array, margin: int) -> jax.Array:
     corners = jax.random.randint(key, (b, 2), 0, 2 * margin + 1)
     crop = lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (h, w, c))  # noqa: E731
     return jax.vmap(crop)(padded, corners)
-
-
-def _relight(key: jax.Array, images: jax.Array, policy: Policy) -> jax.Array:
-    brightness, contrast = jax.random.uniform(key, (2, images.shape[0], 1, 1, 1), minval=-1.0, maxval=1.0)
-    mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
-    relit = mean * (1.0 + policy.brightness * brightness) + (images - mean) * (1.0 + policy.contrast * contrast)
-    return jnp.clip(relit, 0.0, 1.0)

@@ -8,14 +8,16 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-TASKS: tuple[str, ...] = ("multi-class", "binary", "ordinal", "multi-label")
+from mamba_jax import types
+
+TASKS: tuple[str, ...] = get_args(types.Task)
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
 

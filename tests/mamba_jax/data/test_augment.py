@@ -56,22 +56,6 @@ def test_named_policies_keep_shape_dtype_and_range(name, channels):
     assert np.array_equal(views, images) == (name == "none")
 
 
-def test_light_changes_mean_and_contrast_within_bounds():
-    images = 0.4 + 0.2 * _images(64)
-    brighter = data.augment(jax.random.key(4), images, policy=data.Policy(brightness=0.2))
-    change = np.mean(brighter, axis=(1, 2, 3)) / np.mean(images, axis=(1, 2, 3))
-    assert np.all(np.abs(change - 1) <= 0.2 + 1e-5)
-    assert change.std() > 0.05
-    harder = data.augment(jax.random.key(4), images, policy=data.Policy(contrast=0.5))
-    np.testing.assert_allclose(np.mean(harder, axis=(1, 2, 3)), np.mean(images, axis=(1, 2, 3)), rtol=1e-5)
-    spread = np.std(harder, axis=(1, 2, 3)) / np.std(images, axis=(1, 2, 3))
-    assert np.all(np.abs(spread - 1) <= 0.5 + 1e-4)
-    assert spread.std() > 0.1
-    clipped = data.augment(jax.random.key(4), _images(64), policy=data.Policy(brightness=1.0, contrast=1.0))
-    assert clipped.min() >= 0.0
-    assert clipped.max() <= 1.0
-
-
 def test_the_same_key_gives_the_same_views_without_another_compilation():
     compiled = jax.jit(data.augment, static_argnames="policy")
     policy = data.policy_for("bloodmnist")
@@ -105,7 +89,7 @@ def test_nothing_is_assumed_of_an_unknown_set():
     [
         (lambda: data.Policy(flips="vertical"), "flips must be one of .* got 'vertical'"),
         (lambda: data.Policy(shift=0.6), r"shift must be in \[0, 0.5\], got 0.6"),
-        (lambda: data.Policy(contrast=-0.1), r"contrast must be in \[0, 1.0\], got -0.1"),
+        (lambda: data.Policy(shift=-0.1), r"shift must be in \[0, 0.5\], got -0.1"),
         (lambda: data.policy_for("bloodmnist", policy="cutout"), "policy must be one of .*'auto'.* got 'cutout'"),
     ],
 )
