@@ -1,6 +1,9 @@
 """Official sets: the table of twelve, real files where they are at hand, and files that are not the official ones."""
 
+import os
+import pathlib
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from mamba_jax import data
 from mamba_jax.data import medmnist
 
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 TASKS = {
     "pathmnist": ("multi-class", 9, 3),
     "chestmnist": ("multi-label", 14, 1),
@@ -101,10 +105,14 @@ def test_requests_that_cannot_be_met(name, options, parts):
         assert part in message
 
 
-def test_importing_medmnist_says_nothing(capfd):
-    medmnist._package.cache_clear()
-    assert len(medmnist.names()) == 12
-    assert capfd.readouterr() == ("", "")
+def test_importing_medmnist_says_nothing(tmp_path):
+    """In a process of its own, as here it is imported already; with a home in which the package can write nothing."""
+    home = tmp_path / "home"
+    home.touch()
+    code = "from mamba_jax.data import medmnist; raise SystemExit(len(medmnist.names()))"
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 12)
 
 
 def test_a_missing_package_is_named(monkeypatch):
