@@ -6,6 +6,7 @@ least significant one. An IEEE-like float of width w with m mantissa bits holds
 
     value = (-1)^sign * 2^(exponent - bias) * 1.mantissa,    bits: sign w-1, exponent w-2 .. m, mantissa m-1 .. 0.
 
+float8_e8m0fnu, the scale of the microscaling formats, is an exponent and nothing else.
 float32, float16, bfloat16, the float8 formats, every integer width of JAX, and float64 where JAX has it enabled.
 """
 
@@ -38,8 +39,8 @@ def width(dtype: Any) -> int:
 def fields(dtype: Any) -> dict[str, range]:
     """The named bit fields, most significant first, each a range of bit positions.
 
-    Floats have `sign`, `exponent` and `mantissa`; signed integers (two's complement) `sign` and `magnitude`; unsigned
-    ones `magnitude` alone.
+    Floats have `sign`, `exponent` and `mantissa` (float8_e8m0fnu `exponent` alone); signed integers (two's complement)
+    `sign` and `magnitude`; unsigned ones `magnitude` alone.
 
     Args:
       dtype: as in `width`.
@@ -52,6 +53,8 @@ def fields(dtype: Any) -> dict[str, range]:
     if jnp.issubdtype(dtype, jnp.signedinteger):
         return {**sign, "magnitude": range(bits - 1)}
     mantissa = jnp.finfo(dtype).nmant
+    if float(jnp.finfo(dtype).min) > 0:
+        return {"exponent": range(bits)}
     return {**sign, "exponent": range(mantissa, bits - 1), "mantissa": range(mantissa)}
 
 
