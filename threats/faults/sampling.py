@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from threats.faults import bits as bit_views
 from threats.faults import sites, slots, urns
@@ -84,10 +85,15 @@ def layerwise_faults(
 ) -> LayerwiseFaults:
     """Draws single flips for every layer of the table in turn, and for every bit field (or bit position) of it.
 
-    Within a cell the element is uniform over the layer, then the bit over the field.
+    Within a cell the element is uniform over the layer, and the trials walk through the bit positions of the field in
+    a random order, a new one for every round: each position is hit equally often, up to one. Of a float32's exponent
+    one bit costs nearly everything and the others little; of 20 free draws, 7 % of the cells would miss it and 10 %
+    hit it five times or more. Each trial alone is still uniform over the field, so means are
+    unbiased, and an interval that takes the trials as independent is safe. In a layer of several dtypes the walk holds
+    among the sites whose fields have the same number of bits.
 
     Args:
-      key: typed key, folded with the trial's number.
+      key: typed key, split for elements and orders, which are folded with the trial's and the cell's number.
       table: where bits may flip.
       trials_per_cell: trials for each pair of a layer and a field.
       by: "field" or "bit".
@@ -105,10 +111,17 @@ def layerwise_faults(
             for name, positions in _parts(table[index], by).items():
                 cells.setdefault((layer, name), []).append(urns.Share(index, tuple(positions), table[index].size))
     urn = urns.build(table, list(cells.values()))
+    names = list(dict.fromkeys(name for _, name in cells))
+    lowest, count = _ranges(table, by, names)
+    part_of = jnp.asarray([names.index(name) for _, name in cells])
+    element_key, order_key = jax.random.split(key)
 
     def trial(number: jax.Array) -> slots.Faults:
-        cell = number.astype(jnp.int32) // trials_per_cell
-        return _trial(jax.random.fold_in(key, number), urn, 1, cell)
+        cell, step = jnp.divmod(number.astype(jnp.int32), trials_per_cell)
+        fault = _trial(jax.random.fold_in(element_key, number), urn, 1, cell)
+        where = part_of[cell], fault.site
+        place = _walk(jax.random.fold_in(order_key, cell), step, jnp.asarray(count)[where], longest=count.max())
+        return fault._replace(bit=jnp.asarray(lowest)[where] + place)
 
     faults = jax.vmap(trial)(jnp.arange(len(cells) * trials_per_cell, dtype=jnp.uint32))
     layers, fields = zip(*(cell for cell in cells for _ in range(trials_per_cell)), strict=True)
@@ -153,6 +166,26 @@ def _allowed(table: sites.SiteTable, bits: Iterable[int] | None, field: str | No
     if not wanted or wanted[0] < 0 or wanted[-1] >= widest:
         raise ValueError(f"bits must be positions in 0..{widest - 1} for this table, got {tuple(wanted)}")
     return [tuple(bit for bit in wanted if bit < site.width) for site in table]
+
+
+def _walk(key: jax.Array, step: jax.Array, count: jax.Array, *, longest: int) -> jax.Array:
+    """[k] int32 places below `count` [k]: every `count` steps pass each place once, in an order of their own."""
+    round_, step = jnp.divmod(step, count)
+
+    def place(round_: jax.Array, step: jax.Array, count: jax.Array) -> jax.Array:
+        rank = jax.random.uniform(jax.random.fold_in(key, round_), (longest,))
+        return jnp.argsort(jnp.where(jnp.arange(longest) < count, rank, jnp.inf))[step].astype(jnp.int32)
+
+    return jax.vmap(place)(round_, step, count)
+
+
+def _ranges(table: sites.SiteTable, by: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest bit and number of bits of the named part in every site, each [names, sites]; 0 and 1 where it has none."""
+    parts = [_parts(site, by) for site in table]
+    found = [[part.get(name, (0,)) for part in parts] for name in names]
+    lowest = [[min(positions) for positions in row] for row in found]
+    count = [[len(positions) for positions in row] for row in found]
+    return np.asarray(lowest, np.int32), np.asarray(count, np.int32)
 
 
 def _parts(site: sites.Site, by: str) -> dict[str, Sequence[int]]:

@@ -135,6 +135,31 @@ def test_layerwise_visits_every_cell(by):
     assert hit == {(index, element) for index, site in enumerate(_SMALL) for element in range(site.size)}
 
 
+@pytest.mark.parametrize(("trials", "least"), [(3, 0), (12, 2)])
+def test_the_trials_of_a_cell_walk_through_its_bits_equally_often(trials, least):
+    table = sites.SiteTable((_site("a", 3), _site("b", 2, dtype="float16"), _site("c", 2, dtype="uint8")))
+    drawn = sampling.layerwise_faults(jax.random.key(1), table, trials_per_cell=trials)
+    seen = collections.defaultdict(collections.Counter)
+    for layer, field, bit in zip(drawn.layers, drawn.fields, drawn.faults.bit[:, 0].tolist(), strict=True):
+        seen[layer, field][bit] += 1
+    for site in table:
+        for field, positions in bits.fields(site.dtype).items():
+            hits = [seen[site.layer, field][bit] for bit in positions]
+            assert max(hits) - min(hits) <= 1, (site.layer, field)
+    assert min(seen["c", "magnitude"][bit] for bit in range(8)) == (1 if trials == 12 else 0)
+    assert min(seen["b", "exponent"][bit] for bit in range(10, 15)) == least
+
+
+def test_walks_start_at_every_bit_and_every_round_has_an_order_of_its_own():
+    table = sites.SiteTable(tuple(_site(f"layer_{i}", 1, dtype="uint8") for i in range(800)))
+    drawn = sampling.layerwise_faults(jax.random.key(2), table, trials_per_cell=16)
+    walks = np.asarray(drawn.faults.bit).reshape(800, 2, 8)
+    assert (np.sort(walks, axis=-1) == np.arange(8)).all()
+    assert (walks[:, 0] != walks[:, 1]).any(axis=-1).mean() > 0.99
+    for place in (walks[:, 0, 0], walks[:, 1, 7]):
+        _assert_follows(collections.Counter(place.tolist()), {bit: 1 / 8 for bit in range(8)})
+
+
 def test_bad_arguments():
     key = jax.random.key(0)
     for options, message in (
