@@ -3,7 +3,9 @@
     Wilson       centre = (p + z^2 / 2n) / (1 + z^2 / n),
                  half   = z / (1 + z^2 / n) sqrt(p (1 - p) / n + z^2 / 4n^2),   p = successes / n
     Student      mean +- t_{n-1} s / sqrt(n)
-    bootstrap    the (1 -+ confidence) / 2 quantiles of the statistic over rows drawn with replacement
+    all equal    v -+ (1 - alpha^(1/n)) (distance from v to each bound),   alpha = 1 - confidence
+    bootstrap    quantiles q of the statistic v over rows drawn with replacement, tail = alpha / 2: percentile
+                 [q_tail, q_{1-tail}], basic [2 v - q_{1-tail}, 2 v - q_tail]
     sample size  n = N / (1 + e^2 (N - 1) / (t^2 p (1 - p)))
 
 Everything here runs on the host, in float64 with NumPy and SciPy; nothing of it can be jitted. Values that are not
@@ -16,11 +18,14 @@ Injection: Quantified Error and Confidence", DATE 2009, equation 1.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy import typing as npt
 from scipy import stats
+
+Method = Literal["percentile", "basic"]
+METHODS = ("percentile", "basic")
 
 
 class Interval(NamedTuple):
@@ -71,14 +76,17 @@ def wilson(successes: int, count: int, *, confidence: float = 0.95) -> Interval:
 def mean(values: npt.ArrayLike, *, confidence: float = 0.95, bounds: tuple[float, float] | None = None) -> Interval:
     """Student's t interval of a mean, such as a loss over images or an accuracy over trials.
 
-    Equal values give an interval of no width, however few they are: for a proportion of right or wrong use `wilson`.
+    Equal values have no spread, but do not prove that no other value exists. If a share q of all trials gave anything
+    else than v, n trials would all give v with probability (1 - q)^n; that is at least alpha = 1 - confidence up to
+    q = 1 - alpha^(1/n), the exact bound of zero failures (about 3 / n at 95 %). With `bounds`, the interval is q times
+    the distance from v to each bound. Without, it has no width: for a proportion use `wilson`.
 
     Args:
       values: [n] independent observations. One value says nothing of the spread and none says nothing at all: the
         interval is then infinite, or `bounds`.
       confidence: in (0, 1).
       bounds: the range that the values are known to lie in, such as (0, 1), up to float32 rounding; the interval
-        is cut to it.
+        is cut to it, and has a width even if all values are equal.
 
     Raises:
       ValueError: if `values` is not one-dimensional, lies outside of `bounds`, or `confidence` is out of range.
@@ -98,7 +106,12 @@ def mean(values: npt.ArrayLike, *, confidence: float = 0.95, bounds: tuple[float
     with np.errstate(invalid="ignore"):  # inf - inf: the NaN is the answer
         centre = float(values.mean())
         half = math.inf if values.size == 1 else _half_width(values, confidence)
-        low, high = np.clip((centre - half, centre + half), smallest, largest)
+        if bounds is not None and values.size > 1 and values.min() == values.max():
+            centre = float(values[0])
+            others = 1 - (1 - confidence) ** (1 / values.size)
+            low, high = centre - others * (centre - smallest), centre + others * (largest - centre)
+        else:
+            low, high = np.clip((centre - half, centre + half), smallest, largest)
     return Interval(centre, float(low), float(high), values.size)
 
 
@@ -132,12 +145,18 @@ def bootstrap(
     seed: int = 0,
     replicates: int = 1000,
     confidence: float = 0.95,
+    method: Method = "percentile",
+    bounds: tuple[float, float] | None = None,
 ) -> Interval:
-    """Percentile bootstrap interval of any statistic of rows, such as an AUC or a balanced accuracy.
+    """Bootstrap interval of any statistic of rows, such as an AUC or a balanced accuracy.
+
+    "percentile" suits a statistic without bias. One that grows with noise, such as a calibration error (a mean of
+    absolute values), is larger in resamples than in the sample, as it is larger in the sample than in truth: its
+    percentiles lie above its own value. "basic" (reverse percentile) subtracts that bias once. Where the bias exceeds
+    the spread, even that ends below the value; it is then extended to the value, which therefore always lies inside.
 
     A resample for which the statistic is NaN (an AUC without one of the classes) is left out, so the interval holds
-    given that the statistic exists; if more than half are NaN, the bounds are NaN. The statistic is called in a
-    Python loop, as it may be any function.
+    given that the statistic exists; if more than half are NaN, the bounds are NaN.
 
     Args:
       statistic: `(*arrays) -> float`.
@@ -145,11 +164,15 @@ def bootstrap(
       seed: of the resampling; the same seed gives the same interval.
       replicates: number of resamples, >= 1.
       confidence: in (0, 1).
+      method: one of `METHODS`.
+      bounds: the range of the statistic, such as (0, 1); the interval is cut to it.
 
     Raises:
       ValueError: if there is no array, the arrays' lengths differ or are 0, or an option is out of range.
     """
     _check_confidence(confidence)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
     if replicates < 1:
         raise ValueError(f"replicates must be at least 1, got {replicates}")
     arrays = tuple(np.asarray(array) for array in arrays)
@@ -160,13 +183,14 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     rows = (rng.integers(0, count, count) for _ in range(replicates))
     resampled = np.array([float(statistic(*(array[row] for array in arrays))) for row in rows])
-    defined = resampled[~np.isnan(resampled)]
-    low, high = math.nan, math.nan
-    if 2 * defined.size >= replicates:
-        tail = (1 - confidence) / 2
-        with np.errstate(invalid="ignore"):  # a quantile between infinities is NaN
-            low, high = np.quantile(defined, (tail, 1 - tail))
-    return Interval(float(statistic(*arrays)), float(low), float(high), count)
+    value = float(statistic(*arrays))
+    low, high = _quantiles(resampled, confidence)
+    if method == "basic":
+        with np.errstate(invalid="ignore"):  # inf - inf: the NaN is the answer
+            low, high = np.minimum(2 * value - high, value), np.maximum(2 * value - low, value)
+    if bounds is not None:
+        low, high = np.clip((low, high), *bounds)
+    return Interval(value, float(low), float(high), count)
 
 
 def sample_size(population: int, *, half_width: float, confidence: float = 0.95, p: float = 0.5) -> int:
@@ -203,6 +227,15 @@ def sample_size(population: int, *, half_width: float, confidence: float = 0.95,
 def _half_width(values: np.ndarray, confidence: float) -> float:
     quantile = stats.t.isf((1 - confidence) / 2, values.size - 1)
     return float(quantile * values.std(ddof=1) / math.sqrt(values.size))
+
+
+def _quantiles(resampled: np.ndarray, confidence: float) -> tuple[float, float]:
+    defined = resampled[~np.isnan(resampled)]
+    if 2 * defined.size < resampled.size:
+        return math.nan, math.nan
+    tail = (1 - confidence) / 2
+    with np.errstate(invalid="ignore"):  # a quantile between infinities is NaN
+        return tuple(np.quantile(defined, (tail, 1 - tail)))
 
 
 def _rows(name: str, values: npt.ArrayLike) -> np.ndarray:
