@@ -80,7 +80,7 @@ def _made(run: folder.RunFolder, about: dict[str, Any]) -> str:
         ["device", made["device"]],
         ["seed", str(identity["seed"])],
         ["data", f"SHA-256 of shapes, pixels and labels: {about['data']['sha256']}"],
-        ["scan method", str(identity["model"]["scan_method"])],
+        ["scan method", identity["model"]["scan_method"] or "none: this model has no selective scan"],
     ]
     stages = []
     for path in sorted((run.root / "finished").glob("*.json"), key=lambda path: path.stat().st_mtime):

@@ -47,13 +47,17 @@ def _brief(rows: pd.DataFrame, figures: Figures) -> str:
 
 
 def _training(rows: pd.DataFrame, figures: Figures) -> str:
-    if records.select(rows, stage="train").empty:
+    rows = records.select(rows, stage="train")
+    chosen = rows[rows["method"].str.startswith("chosen_by_")]
+    if chosen.empty:
         return ""
-    val = records.select(rows, stage="train", method="val", metric="accuracy")
-    best = val.sort_values("value").tail(1)
-    epoch = int(best.iloc[0].strength)
-    text = f"Best of {len(val)} epochs: validation accuracy {tables.cell(best)} % after epoch {epoch}."
-    return "\n\n".join(["## Training", text, _figure(figures, "training")])
+    epochs = len(records.select(rows, method="val", metric="accuracy"))
+    epoch, selected_by = int(chosen.iloc[0].strength), chosen.iloc[0].method.removeprefix("chosen_by_")
+    text = (
+        f"The weights are those of epoch {epoch} of {epochs}, chosen by the validation {tables.words(selected_by)}; "
+        "of equals, the one of lower loss. On the validation images they reach:"
+    )
+    return "\n\n".join(["## Training", text, tables.metrics(chosen), _figure(figures, "training")])
 
 
 def _clean(rows: pd.DataFrame, figures: Figures) -> str:
@@ -70,6 +74,8 @@ def _adversarial(rows: pd.DataFrame, figures: Figures) -> str:
         "## Adversarial attacks",
         "Accuracy after the attack, in percent. An image counts as robust to several attacks if none succeeds; uniform "
         "noise of the same size is the control.",
+        "FGSM takes one step from the clean image, and the clean image is kept where that step is no better for the "
+        "attacker: the figures are of the best of the two.",
         "An attack that finds no step worth taking says little: "
         f"at most {tables.cell(unmoved)} % of the images that were right were left as they were.",
         _figure(figures, "adversarial"),

@@ -1,10 +1,17 @@
-"""Training, kept in checkpoints, with its course as rows: accuracy on training and validation images by epoch."""
+"""Training, kept in checkpoints, with its course as rows: accuracy on training and validation images by epoch.
 
+The epoch whose weights are kept has rows of its own, `chosen_by_accuracy` for instance, named by the validation figure
+that chose it: accuracy, AUC and loss of those weights on the validation images.
+"""
+
+import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pandas as pd
 
-from experiments.stages import context
+from experiments.stages import context, measures
 from experiments.storage import records
 from mamba_jax import training
 from threats import statistics
@@ -44,10 +51,10 @@ def run(ctx: context.Context) -> list[records.Measurement]:
         if bar is not None:
             bar.close()
     records.write(pd.DataFrame(result.history), ctx.folder.root / "history.csv")
-    return [row for epoch in result.history for row in _rows(ctx, epoch)]
+    return [*(row for epoch in result.history for row in _course(ctx, epoch)), *_chosen(ctx, result)]
 
 
-def _rows(ctx: context.Context, epoch: dict[str, Any]) -> list[records.Measurement]:
+def _course(ctx: context.Context, epoch: dict[str, Any]) -> list[records.Measurement]:
     rows = []
     for split in ("train", "val"):
         count = len(ctx.dataset.splits[split])
@@ -59,3 +66,16 @@ def _rows(ctx: context.Context, epoch: dict[str, Any]) -> list[records.Measureme
         interval = interval._replace(value=float(epoch[f"{split}_accuracy"]))
         rows.append(records.Measurement("none", split, epoch["epoch"], "accuracy", interval))
     return rows
+
+
+def _chosen(ctx: context.Context, result: training.FitResult) -> list[records.Measurement]:
+    val = ctx.dataset.splits["val"]
+    logits = dataclasses.replace(ctx, variables=result.variables).clean_logits(val)
+    losses = np.asarray(training.loss(jnp.asarray(logits), jnp.asarray(val.labels), ctx.task), float)
+    found = measures.accuracy(logits, val.labels, ctx.task)
+    found |= measures.whole_set(logits, val.labels, ctx.task, metrics=("auc",), seed=ctx.config.seed)
+    found["loss"] = statistics.mean(losses)
+    method = f"chosen_by_{ctx.config.train.select}"
+    return [
+        records.Measurement("none", method, result.best_epoch, metric, interval) for metric, interval in found.items()
+    ]

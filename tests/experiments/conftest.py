@@ -58,7 +58,7 @@ def finished(tmp_path, rows, faults) -> folder.RunFolder:
             "python": "3.11", "system": "Linux", "versions": {"jax": "0.10"},
         },
     }  # fmt: skip
-    run = folder.start(tmp_path / "run", {"seed": 0, "model": {"scan_method": "auto"}}, about)
+    run = folder.start(tmp_path / "run", {"seed": 0, "model": {"scan_method": "sequential"}}, about)
     for stage in STAGES:
         note = {"seconds": 1.0, "trained": True, "command": "", "commit": "abc", "device": "1 x cpu"}
         folder.finish(run, stage, rows[stage], note)
@@ -90,7 +90,11 @@ def _measurements() -> dict[str, list[records.Measurement]]:
         )
     ]
     return {
-        "train": [accuracy("none", split, epoch, 0.5 + 0.1 * epoch) for split in ("train", "val") for epoch in (1, 2)],
+        "train": [
+            *(accuracy("none", split, epoch, 0.5 + 0.1 * epoch) for split in ("train", "val") for epoch in (1, 2)),
+            accuracy("none", "chosen_by_auc", 1, 0.6),
+            records.Measurement("none", "chosen_by_auc", 1, "auc", statistics.Interval(0.87, 0.82, 0.92, 200)),
+        ],
         "clean": [accuracy("none", "val", 0, 0.79), accuracy("none", "test", 0, 0.8), auc],
         "adversarial": [
             unmoved, success,

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from experiments import stages
 from experiments.settings import config, flagfiles, options
 
 OFFICIAL = (
@@ -121,6 +122,16 @@ def test_help_states_every_flag_with_its_default():
 def test_stages_run_in_their_own_order_whatever_order_they_are_given_in():
     _, run = options.parse(["--dataset=breastmnist", "--stages=report,fault,clean"])
     assert run.stages == ("clean", "fault", "report")
+
+
+def test_the_stages_that_can_be_asked_for_are_those_there_are():
+    assert (*stages.STAGES, "report") == config.STAGES
+
+
+@pytest.mark.parametrize("line", ["--debug", "--debug=true", "--nodebug", "--debug=false"])
+def test_debug_is_read_as_any_flag_is(line, tmp_path):
+    (tmp_path / "x.flags").write_text(f"--dataset=breastmnist\n{line}\n")
+    assert options.parse([f"--flagfile={tmp_path / 'x.flags'}"])[1].debug == (line in ("--debug", "--debug=true"))
 
 
 def test_an_own_file_is_filed_under_its_own_name(monkeypatch):

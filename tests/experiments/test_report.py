@@ -62,6 +62,24 @@ def test_the_report_holds_every_figure_and_the_intervals(finished):
         assert expected in text, expected
 
 
+def test_the_report_names_the_epoch_whose_weights_are_measured_and_the_figure_that_chose_it(finished):
+    text = report.write(finished).read_text()
+    assert "those of epoch 1 of 2, chosen by the validation AUC;" in text, "epoch 2 has the larger accuracy"
+    assert "| AUC | 0.870 [0.820, 0.920] | 200 |" in text
+
+
+def test_the_report_names_the_scan_and_how_fgsm_is_counted(finished):
+    text = report.write(finished).read_text()
+    assert "| scan method | sequential |" in text
+    assert "FGSM takes one step from the clean image" in text
+
+
+def test_a_report_is_made_of_the_stages_own_rows(finished):
+    (finished.root / "rows.csv").unlink()
+    report.write(finished)
+    assert set(records.read(finished.root / "rows.csv")["stage"]) >= {"train", "fault"}
+
+
 def test_an_own_file_is_not_called_by_an_official_name(finished):
     text = report.write(finished).read_text()
     assert "A file of the user's own" in text
