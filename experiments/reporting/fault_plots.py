@@ -54,7 +54,7 @@ def bits(faults: pd.DataFrame):
         for number, field in enumerate(_FIELDS):
             _bars(axis, part[part["field"] == field], field, style.colour(number))
         axis.invert_xaxis()
-        axis.set_ylim(0, max(5, axis.get_ylim()[1]))
+        axis.set_ylim(min(0, axis.get_ylim()[0]), max(5, axis.get_ylim()[1]))
         axis.set_xlabel("bit flipped (highest first)")
         axis.set_ylabel("mean accuracy lost (points)")
         style.titles(axis, f"Which bit, in {target}", _subtitle(part))
@@ -95,12 +95,13 @@ def worst(rows: pd.DataFrame, majority: float | None):
         part = records.select(rows, threat=target)
         found = records.select(part, method="worst")
         style.curve(axis, found, "worst case found", 1)
-        style.curve(axis, records.select(part, method="random_control"), "random flips, mean over trials", 0)
+        control = records.select(part, method="random_control")
+        style.curve(axis, control, "random flips, mean over trials", 0)
         style.reference_line(axis, majority, "most frequent class")
         style.percent_axis(axis, "accuracy (%)")
         axis.set_xticks(np.unique(part["strength"].to_numpy(int)))
         axis.set_xlabel("bits flipped")
-        style.titles(axis, f"Worst-case flips in {target}", style.subtitle(found))
+        style.titles(axis, f"Worst-case flips in {target}", _bands(found, control))
         axis.legend(fontsize=8.5)
     return figure
 
@@ -114,6 +115,16 @@ def _subtitle(trials: pd.DataFrame) -> str:
     return f"{first.dataset}, {first.model}, {len(trials):,} trials on {int(first.images):,} test images each"
 
 
+def _bands(found: pd.DataFrame, control: pd.DataFrame) -> str:
+    """What the two bands of a worst case rest on: images, and (without the fault-free start) trials."""
+    first = found.iloc[0]
+    parts = [f"{int(found['count'].max()):,} test images (worst)"]
+    drawn = control[control["strength"] > 0]
+    if len(drawn):
+        parts.append(f"{int(drawn['count'].max()):,} trials (random)")
+    return f"{first.dataset}, {first.model}; bands: 95 % over {', over '.join(parts)}"
+
+
 def _campaign(target: str, drawing: str, flips: int, count: int) -> str:
     bits_text = "1 bit" if flips == 1 else f"{flips} bits"
     return f"{target}, {bits_text}, uniform over {drawing} ({count:,})"
@@ -122,14 +133,13 @@ def _campaign(target: str, drawing: str, flips: int, count: int) -> str:
 def _bars(axis, trials: pd.DataFrame, field: str, colour: str) -> None:
     if trials.empty:
         return
-    groups = {int(bit): _points_lost(part) for bit, part in trials.groupby("bit")}
-    means = [statistics.mean(lost) for lost in groups.values()]
-    heights = np.array([m.value for m in means])
-    # A single trial has no spread, so its interval is infinite: no whisker is drawn.
-    low, high = (
-        np.where(np.isfinite(bound), np.abs(bound - heights), 0) for bound in zip(*[m[1:3] for m in means], strict=True)
-    )
-    whiskers = [np.minimum(low, heights), np.minimum(high, 100 - heights)]
+    # From files with several flips in a row, the bits are text.
+    groups = {bit: _points_lost(part) for bit, part in trials.groupby(trials["bit"].astype(int))}
+    before = 100 * float(trials["accuracy_before"].iloc[0])
+    means = [statistics.mean(lost, bounds=(before - 100, before)) for lost in groups.values()]
+    heights, low, high, count = (np.array(column) for column in zip(*means, strict=True))
+    # A single trial says nothing of the spread: no whisker is drawn.
+    whiskers = np.where(count > 1, np.maximum([heights - low, high - heights], 0), 0)
     style_of = {"linewidth": 0.8, "ecolor": "#555555"}
     axis.bar(list(groups), heights, width=0.75, color=colour, label=field, yerr=whiskers, error_kw=style_of)
 

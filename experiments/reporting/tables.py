@@ -36,7 +36,7 @@ def cell(rows: pd.DataFrame) -> str:
 
 
 def grid(rows: pd.DataFrame, *, metric: str, strengths: str) -> str:
-    """A line per method and a column per strength.
+    """A line per method and a column per strength; n is a range where the strengths rest on different numbers.
 
     Args:
       rows: of one threat.
@@ -48,7 +48,7 @@ def grid(rows: pd.DataFrame, *, metric: str, strengths: str) -> str:
     lines = []
     for method, part in rows.groupby("method", sort=False):
         cells = [cell(part[part["strength"] == strength]) for strength in columns]
-        lines.append([words(method), *cells, f"{int(part['count'].max()):,}"])
+        lines.append([words(method), *cells, counts(part)])
     return markdown([strengths, *(f"{strength:g}" for strength in columns), "n"], lines)
 
 
@@ -73,7 +73,7 @@ def faults(rows: pd.DataFrame) -> str:
     for (target, method, flips), part in rows.groupby(["threat", "method", "strength"], sort=False):
         cells = [cell(records.select(part, metric=name)) for name in names]
         drawing = f"uniform over {method.removeprefix('random_')}"
-        lines.append([target, drawing, f"{flips:g}", *cells, f"{int(part['count'].max()):,}"])
+        lines.append([target, drawing, f"{flips:g}", *cells, counts(part)])
     header = ["target", "drawing", "bits", "mean accuracy (%)", "lose > 1 point (% of trials)", "> 5", "> 10"]
     return markdown([*header, "changed decisions (% of images)", "non-finite (% of images)", "trials"], lines)
 
@@ -101,6 +101,12 @@ def points(rows: pd.DataFrame) -> str:
     """A loss of accuracy with its interval, in points of a hundred."""
     row = rows.iloc[0]
     return records.interval_text(row.value, row.low, row.high, percent=True)
+
+
+def counts(rows: pd.DataFrame) -> str:
+    """How many observations the rows rest on: `256`, or `32 to 256`."""
+    least, most = int(rows["count"].min()), int(rows["count"].max())
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def words(name: str) -> str:
