@@ -1,18 +1,32 @@
 """Logits and labels to measured numbers with intervals: what every stage says of a set of images.
 
 Right or wrong per image gives Wilson's interval, a share of right labels per image (multi-label) Student's, and a
-statistic of the whole set (AUC, balanced accuracy, calibration error) the bootstrap's.
+statistic of the whole set the bootstrap's: percentiles for AUC and balanced accuracy, the basic one for the calibration
+error, which noise makes larger.
 """
 
 import functools
 
 import jax.numpy as jnp
 import numpy as np
+from numpy import typing as npt
 
 from mamba_jax.training import metrics as scores
 from threats import outcomes, statistics
 
 WHOLE_SET = ("auc", "balanced_accuracy", "ece")
+
+
+def of_images(shares: npt.ArrayLike) -> statistics.Interval:
+    """The mean over independent images: Wilson's interval if each is 0 or 1, Student's cut to [0, 1] if not.
+
+    Args:
+      shares: [n] in [0, 1], such as right or wrong, a share of right labels, or a mean over an image's random draws.
+    """
+    shares = np.asarray(shares, np.float64)
+    if np.all((shares == 0) | (shares == 1)):
+        return statistics.wilson(int(shares.sum()), len(shares))
+    return statistics.mean(shares, bounds=(0.0, 1.0))
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, statistics.Interval]:
@@ -23,18 +37,16 @@ def accuracy(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, sta
       labels: [n] or [n, k].
       task: one of `outcomes.TASKS`; in multi-label, accuracy is the share of right labels.
     """
-    right = np.asarray(outcomes.correct(jnp.asarray(logits), jnp.asarray(labels), task))
-    exact = statistics.wilson(int(right.sum()), len(right))
+    exact = of_images(outcomes.correct(jnp.asarray(logits), jnp.asarray(labels), task))
     if task != "multi-label":
         return {"accuracy": exact}
-    shares = np.asarray(outcomes.accuracy(jnp.asarray(logits), jnp.asarray(labels), task))
-    return {"accuracy": statistics.mean(shares, bounds=(0.0, 1.0)), "exact_match": exact}
+    shares = outcomes.accuracy(jnp.asarray(logits), jnp.asarray(labels), task)
+    return {"accuracy": of_images(shares), "exact_match": exact}
 
 
 def nonfinite(logits: np.ndarray) -> statistics.Interval:
     """The share of images with a NaN or infinite logit."""
-    finite = np.isfinite(logits).all(axis=-1)
-    return statistics.wilson(int((~finite).sum()), len(finite))
+    return of_images(~np.isfinite(logits).all(axis=-1))
 
 
 def whole_set(
@@ -52,7 +64,13 @@ def whole_set(
     replicates = int(np.clip(4_000_000 // len(logits), 200, 1000))
     return {
         name: statistics.bootstrap(
-            functools.partial(_score, name, task), logits, labels, seed=seed, replicates=replicates
+            functools.partial(_score, name, task),
+            logits,
+            labels,
+            seed=seed,
+            replicates=replicates,
+            method="basic" if name == "ece" else "percentile",
+            bounds=(0.0, 1.0),
         )
         for name in metrics
     }

@@ -9,6 +9,7 @@ from experiments.reporting import gallery
 from experiments.stages import batched, measures
 from mamba_jax import data
 from mamba_jax.training import metrics
+from threats import statistics
 
 
 def _logits_and_labels(count=300, classes=4):
@@ -27,9 +28,27 @@ def test_the_values_are_those_of_the_metrics_and_lie_in_their_intervals():
     assert set(found) == {"accuracy", "auc", "balanced_accuracy", "ece"}
     for name, interval in found.items():
         assert interval.value == pytest.approx(expected[name], abs=1e-12), name
-        assert interval.low < interval.value < interval.high, name
+        assert interval.low < interval.value <= interval.high, name
         assert interval.high - interval.low < 0.15, name
         assert interval.count == 300, name
+
+
+def test_the_calibration_error_of_a_few_calibrated_images_lies_in_its_interval():
+    rng = np.random.default_rng(1)
+    chance = rng.uniform(0.5, 1.0, 60)
+    logits = np.stack([np.log(chance), np.log1p(-chance)], axis=-1).astype(np.float32)
+    labels = (rng.random(60) > chance).astype(np.int32)
+    found = measures.whole_set(logits, labels, "binary", metrics=("ece",), seed=0)["ece"]
+    assert 0 <= found.low < found.value <= found.high <= 1
+    assert found.low < 0.05, "its true calibration error is 0"
+
+
+def test_right_or_wrong_is_wilsons_and_shares_are_students():
+    right = np.array([True, True, True, False])
+    assert measures.of_images(right) == statistics.wilson(3, 4)
+    assert measures.of_images(right.astype(np.float32)) == statistics.wilson(3, 4)
+    shares = [1.0, 0.5, 0.0, 0.5]
+    assert measures.of_images(shares) == statistics.mean(shares, bounds=(0, 1))
 
 
 def test_in_multi_label_a_share_of_labels_and_every_label_are_two_numbers():
