@@ -6,6 +6,8 @@ Exit codes: 0 done, 2 something that the user can put right (one line on standar
 """
 
 import dataclasses
+import errno
+import linecache
 import os
 import pathlib
 import sys
@@ -149,14 +151,17 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, jax.errors.JaxRuntimeError):
         full = "RESOURCE_EXHAUSTED" in str(error)
         return "out of memory: lower --eval_batch_size, --batch_size or --fault_images" if full else None
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on the device: free some; what is finished is kept, and the same command goes on from it"
     line = " ".join(str(error).split())
     return line if isinstance(error, OSError) or _is_refusal(error) else f"{line} (--debug shows where)"
 
 
 def _is_refusal(error: Exception) -> bool:
     """Whether this code raised the error itself, to refuse something, rather than a library that it called."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals.get("__name__", "").partition(".")[0] in ("experiments", "mamba_jax", "threats")
+    *_, (frame, number) = traceback.walk_tb(error.__traceback__)
+    ours = frame.f_globals.get("__name__", "").partition(".")[0] in ("experiments", "mamba_jax", "threats")
+    return ours and linecache.getline(frame.f_code.co_filename, number).lstrip().startswith("raise")
 
 
 def _say(line: str) -> None:

@@ -1,11 +1,15 @@
-"""A finished run's folder made of invented rows: what figures and reports are drawn from, without a model."""
+"""A user's own images, the program's refusals, and a finished run's folder made of invented rows."""
+
+import pathlib
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import run
 from experiments.reporting import gallery
 from experiments.storage import folder, records
+from mamba_jax import data
 from threats import statistics
 
 STAGES = ("train", "clean", "adversarial", "occlusion", "corruption", "fault")
@@ -16,6 +20,37 @@ LAYERS = (
     "stages_0/merge/norm",
     "head",
 )
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory) -> pathlib.Path:
+    """A user's own file: 64 / 16 / 24 drawn cells."""
+    drawn = data.synthetic_blood(train=64, val=16, test=24, size=28, seed=3)
+    path = tmp_path_factory.mktemp("data") / "cells.npz"
+    arrays = {f"{name}_images": split.images for name, split in drawn.splits.items()}
+    np.savez(path, **arrays, **{f"{name}_labels": split.labels[:, None] for name, split in drawn.splits.items()})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_cache_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs the program on arguments that it must refuse with exit code 2 and one line, which is returned."""
+
+    def refuse(arguments) -> str:
+        assert run.main(arguments) == 2
+        out, err = capsys.readouterr()
+        line = err.splitlines()[-1]
+        assert line.startswith("error: ")
+        assert err.count("error: ") == 1, err
+        assert "Traceback" not in out + err
+        return line
+
+    return refuse
 
 
 @pytest.fixture(scope="session")

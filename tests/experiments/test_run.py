@@ -1,4 +1,4 @@
-"""The program as a user meets it: one line and exit code 2 for what they can put right; runs survive a kill."""
+"""Whole runs of the program: what they leave, that they survive a kill, and that a folder belongs to one of them."""
 
 import os
 import pathlib
@@ -13,7 +13,6 @@ import pytest
 
 from experiments import run
 from experiments.storage import folder
-from mamba_jax import data
 
 TINY = (
     "--model=medmamba", "--depths=1,0,0,0", "--dims=8,16,32,64", "--epochs=2", "--batch_size=32",
@@ -22,16 +21,6 @@ TINY = (
     "--occlusion_draws=2", "--occlusion_images=16", "--severities=5", "--corruption_images=16", "--fault_images=8",
     "--fault_trials=40", "--layer_trials=2", "--worst_flips=1",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory) -> pathlib.Path:
-    """A user's own file: 64 / 16 / 24 drawn cells."""
-    drawn = data.synthetic_blood(train=64, val=16, test=24, size=28, seed=3)
-    path = tmp_path_factory.mktemp("data") / "cells.npz"
-    arrays = {f"{name}_images": split.images for name, split in drawn.splits.items()}
-    np.savez(path, **arrays, **{f"{name}_labels": split.labels[:, None] for name, split in drawn.splits.items()})
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -44,58 +33,6 @@ def environment(tmp_path_factory) -> dict[str, str]:
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
     return {**os.environ, **settings}
-
-
-@pytest.fixture(autouse=True)
-def _no_cache_of_the_user(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-
-
-def _refused(arguments, capsys) -> str:
-    assert run.main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1, err
-    assert "Traceback" not in out + err
-    return err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--dataset=bludmnist"], "dataset must be one of ('pathmnist',"),
-        (["--npz=missing.npz"], "missing.npz"),
-        (["--dataset=synthetic_blood", "--model=medmamba_x"], "model must be one of"),
-        (["--dataset=synthetic_blood", "--patch_size=4"], "patch_size"),
-        (["--dataset=synthetic_blood", "--init_from=weights.pth"], "there is no file weights.pth"),
-        (["--dataset=synthetic_blood", "--stages=clean"], "add train to --stages, or name weights with --init_from"),
-        (["--dataset=synthetic_blood", "--attacks=magic"], "attacks must be among fgsm"),
-        (["--dataset=synthetic_blood", "--occlusion_grid=29"], "occlusion_grid must be at most 28"),
-        (["--flagfile=blood.flags"], "there is no flag file 'blood.flags'"),
-        (["--epoch=3"], "Unknown command line flag 'epoch'"),
-        (["bloodmnist"], "unexpected argument 'bloodmnist'"),
-    ],
-)
-def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert message in _refused(arguments, capsys)
-
-
-def test_a_file_that_is_no_data_set_is_refused(capsys, tmp_path):
-    path = tmp_path / "cells.npz"
-    path.write_bytes(b"not a zip file")
-    assert "cells.npz" in _refused([f"--npz={path}", f"--output={tmp_path / 'run'}"], capsys)
-    assert not (tmp_path / "run").exists(), "nothing is made for a run that cannot start"
-
-
-def test_an_output_that_cannot_be_written_is_refused(capsys, tmp_path):
-    (tmp_path / "file").write_text("")
-    _refused(["--dataset=synthetic_blood", f"--output={tmp_path / 'file' / 'run'}"], capsys)
-
-
-def test_help_is_printed_and_is_no_error(capsys):
-    assert run.main(["--help"]) == 0
-    assert "--fault_trials" in capsys.readouterr().out
 
 
 def _start(arguments, environment, output) -> subprocess.Popen:
@@ -164,18 +101,18 @@ def test_a_run_that_is_interrupted_and_killed_ends_with_the_same_rows(whole, cel
         pd.testing.assert_frame_equal(pd.read_csv(output / name), pd.read_csv(whole[0].root / name))
 
 
-def test_another_configuration_in_the_same_folder_is_refused(whole, cells, capsys):
+def test_another_configuration_in_the_same_folder_is_refused(whole, cells, refused):
     arguments = [*TINY, f"--npz={cells}", f"--output={whole[0].root}", "--fault_trials=50", "--seed=1"]
-    message = _refused(arguments, capsys)
+    message = refused(arguments)
     assert "fault.trials: 40 -> 50" in message
     assert "seed: 0 -> 1" in message
 
 
-def test_other_images_under_the_same_name_are_refused(whole, tmp_path, cells, capsys):
+def test_other_images_under_the_same_name_are_refused(whole, tmp_path, cells, refused):
     arrays = dict(np.load(cells))
     arrays["test_images"] = 255 - arrays["test_images"]
     np.savez(tmp_path / "cells.npz", **arrays)
-    message = _refused([*TINY, f"--npz={tmp_path / 'cells.npz'}", f"--output={whole[0].root}"], capsys)
+    message = refused([*TINY, f"--npz={tmp_path / 'cells.npz'}", f"--output={whole[0].root}"])
     assert "data.content" in message
 
 
