@@ -41,8 +41,8 @@ class MedMamba(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        check_image_size(min(images.shape[1:3]), self.patch_size)
         x = preprocess.preprocess(images, self.normalize)
+        check_image_size(min(images.shape[1:3]), self.patch_size)
         x = PatchEmbed(self.dims[0], self.patch_size, name="patch_embed")(x)
         blocks = sum(self.depths)
         for i, depth in enumerate(self.depths):

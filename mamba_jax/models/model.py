@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mamba_jax import types
+from mamba_jax import scan, types
 from mamba_jax.models import medmamba, preprocess, resnet, vit
 
-# Depths and widths of the published code; `medmamba` alone takes any. The nano model is ours, sized for two CPU cores.
+# Depths and widths of the published code, which each name's options can change. The nano model is ours, sized for two
+# CPU cores.
 MEDMAMBA_PRESETS = {
     "medmamba": ((2, 2, 4, 2), (96, 192, 384, 768)),
     "medmamba_n": ((1, 1, 2, 1), (32, 64, 128, 256)),
@@ -59,12 +60,6 @@ class ModelConfig:
     def __post_init__(self):
         if self.name not in MODELS:
             raise ValueError(f"model must be one of {MODELS}, got {self.name!r}")
-        for field in ("num_classes", "image_size", "patch_size", "d_state"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
-        if self.in_channels not in (1, 3):
-            raise ValueError(f"in_channels must be 1 or 3, got {self.in_channels}")
         given = {option for option in _MEDMAMBA_OPTIONS if getattr(self, option) is not None}
         if unknown := given - _OPTIONS[self.name]:
             taken = ", ".join(sorted(_OPTIONS[self.name])) or "none"
@@ -72,6 +67,25 @@ class ModelConfig:
         for field in ("normalize", "depths", "dims"):
             if getattr(self, field) is not None:
                 object.__setattr__(self, field, tuple(getattr(self, field)))
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        for field in ("num_classes", "image_size", "patch_size", "d_state"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ValueError(f"{field} must be at least 1, got {value}")
+        if self.in_channels not in (1, 3):
+            raise ValueError(f"in_channels must be 1 or 3, got {self.in_channels}")
+        if self.normalize is not None and (len(self.normalize) != 2 or not self.normalize[1] > 0):
+            raise ValueError(f"normalize must be (mean, std) with std above 0, or None, got {self.normalize}")
+        if self.depths is not None and (len(self.depths) != 4 or min(self.depths) < 0):
+            raise ValueError(f"depths must be four numbers of blocks, got {self.depths}")
+        if self.dims is not None and not _are_dims(self.dims):
+            raise ValueError(f"dims must be four even numbers, each twice the one before, got {self.dims}")
+        if self.drop_path_rate is not None and not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {self.drop_path_rate}")
+        if self.scan_method is not None:
+            scan.resolve_method(self.scan_method)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,27 +109,54 @@ class Model:
         return self.config.name
 
 
-def create_model(name: str, *, num_classes: int, **options: Any) -> Model:
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    image_size: int = 28,
+    in_channels: int = 3,
+    normalize: preprocess.Normalize = (0.5, 0.5),
+    patch_size: int | None = None,
+    depths: tuple[int, ...] | None = None,
+    dims: tuple[int, ...] | None = None,
+    d_state: int | None = None,
+    drop_path_rate: float | None = None,
+    scan_method: types.ScanMethod | None = None,
+) -> Model:
     """Builds a model by name; nothing is computed until `init`.
 
     Args:
-      name: one of `MODELS`: `medmamba_n` (nano), `medmamba_t`, `_s`, `_b`, `medmamba` (own depths and dims),
+      name: one of `MODELS`: `medmamba_n` (nano), `medmamba_t`, `_s`, `_b`, `medmamba` (to be given depths and dims),
         `resnet18`, `vit_ti`.
       num_classes: outputs; for multi-label tasks the number of labels.
-      **options: fields of `ModelConfig`:
-        image_size: side in pixels that the model is made for (28). Fully convolutional models run on others too.
-        in_channels: 1 or 3; one channel is repeated inside the model.
-        normalize: (mean, std) applied to pixels in [0, 1], or None; default (0.5, 0.5).
-        patch_size: MedMamba and ViT; default the largest of the usual sizes that the image allows.
-        depths, dims: MedMamba's blocks and channels per stage.
-        d_state: MedMamba's states per inner channel; default 16, and 8 in the nano model.
-        drop_path_rate: MedMamba's stochastic depth in training; default 0.1.
-        scan_method: MedMamba's selective scan, see `mamba_jax.scan.selective_scan`; default `auto`.
+      image_size: side in pixels that the model is made for. Fully convolutional models run on others too.
+      in_channels: of the images it is made for, 1 or 3; one channel is repeated inside the model.
+      normalize: (mean, std) applied to pixels in [0, 1], or None.
+      patch_size: MedMamba and ViT; default the largest of the usual sizes that the image allows.
+      depths, dims: MedMamba's blocks and channels per stage.
+      d_state: MedMamba's states per inner channel; default 16, and 8 in the nano model.
+      drop_path_rate: MedMamba's stochastic depth in training; default 0.1.
+      scan_method: MedMamba's selective scan, see `mamba_jax.scan.selective_scan`; default `auto`.
 
     Raises:
-      ValueError: an unknown name or option, or a patch size that the image is too small for.
+      ValueError: an unknown name, an option that the architecture does not have or out of its range, or a patch size
+        that the image is too small for.
     """
-    return from_config(ModelConfig(name=name, num_classes=num_classes, **options))
+    return from_config(
+        ModelConfig(
+            name=name,
+            num_classes=num_classes,
+            image_size=image_size,
+            in_channels=in_channels,
+            normalize=normalize,
+            patch_size=patch_size,
+            depths=depths,
+            dims=dims,
+            d_state=d_state,
+            drop_path_rate=drop_path_rate,
+            scan_method=scan_method,
+        )
+    )
 
 
 def from_config(config: ModelConfig) -> Model:
@@ -124,7 +165,7 @@ def from_config(config: ModelConfig) -> Model:
 
     def init(key: jax.Array) -> types.Variables:
         image = jnp.zeros((1, config.image_size, config.image_size, config.in_channels), jnp.float32)
-        return nn.meta.unbox(jax.jit(module.init)(key, image))
+        return jax.jit(module.init)(key, image)
 
     return Model(config, init, module.apply)
 
@@ -134,21 +175,21 @@ def _module(config: ModelConfig) -> nn.Module:
     if config.name == "resnet18":
         return resnet.ResNet18(**common, small_stem=config.image_size < 64)
     if config.name == "vit_ti":
+        vit.check_image_size(config.image_size, config.patch_size)
         return vit.ViTTiny(**common, patch_size=config.patch_size)
     depths, dims = MEDMAMBA_PRESETS[config.name]
-    depths, dims = config.depths or depths, config.dims or dims
-    if len(depths) != 4 or len(dims) != 4 or any(b != 2 * a for a, b in itertools.pairwise(dims)):
-        raise ValueError(f"depths and dims must have four entries, each dim twice the one before, got {depths}, {dims}")
-    if dims[0] % 2:
-        raise ValueError(f"dims must be even, since each block splits its channels in two, got {dims}")
     patch_size = config.patch_size or next((p for p in (4, 2) if 8 * p <= config.image_size), 1)
     medmamba.check_image_size(config.image_size, patch_size)
     return medmamba.MedMamba(
         **common,
         patch_size=patch_size,
-        depths=depths,
-        dims=dims,
+        depths=config.depths or depths,
+        dims=config.dims or dims,
         d_state=config.d_state or (8 if config.name == "medmamba_n" else 16),
         drop_path_rate=0.1 if config.drop_path_rate is None else config.drop_path_rate,
         scan_method=config.scan_method or "auto",
     )
+
+
+def _are_dims(dims: tuple[int, ...]) -> bool:
+    return len(dims) == 4 and dims[0] > 0 and dims[0] % 2 == 0 and all(b == 2 * a for a, b in itertools.pairwise(dims))

@@ -3,8 +3,9 @@
 Flax averages the biased batch variance, PyTorch the unbiased one (n / (n - 1) times as large), while both normalise
 with the biased one. At small batches and late stages, where n = b h w is small, the difference shows in evaluation.
 
-Flax's layer norm takes the variance as E[x^2] - E[x]^2, which overflows for one activation beyond 1e19, as a flipped
-exponent bit makes it; the mean of the squared deviations, as PyTorch takes it, stays finite.
+Flax's layer norm takes the variance as E[x^2] - E[x]^2, which is NaN once one activation beyond 1e19, as a flipped
+exponent bit makes it, overflows in both terms. The mean of the squared deviations, as PyTorch takes it, becomes
+infinite instead, and the normalised vector zero: wrong, but finite.
 References: Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 2; Ba et al., "Layer Normalization", 2016.
 """
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mamba_jax.models import preprocess, taps
+from mamba_jax.models import norm, preprocess, taps
 
 _LINEAR_INIT = nn.initializers.truncated_normal(0.02)
 _NORM_EPSILON = 1e-6
@@ -20,6 +20,14 @@ def patch_size_for(side: int) -> int:
     if side < 64:
         return 4
     return 8 if side < 128 else 16
+
+
+def check_image_size(side: int, patch_size: int | None) -> None:
+    """Raises ValueError if the patches do not divide a `side` x `side` image."""
+    p = patch_size or patch_size_for(side)
+    if side % p:
+        fitting = [q for q in range(min(side, 16), 0, -1) if side % q == 0]
+        raise ValueError(f"patch_size must divide the image's side of {side} px, got {p}: {fitting[0]} would do")
 
 
 class ViTTiny(nn.Module):
@@ -52,7 +60,7 @@ class ViTTiny(nn.Module):
         x = x + self.param("positions", _LINEAR_INIT, (1, x.shape[1], self.dim))
         for i in range(self.depth):
             x = _Block(self.heads, self.mlp_dim, name=f"block_{i}")(x)
-        x = nn.LayerNorm(epsilon=_NORM_EPSILON, use_fast_variance=False, name="norm")(x[:, 0])
+        x = norm.LayerNorm(epsilon=_NORM_EPSILON, name="norm")(x[:, 0])
         return nn.Dense(self.num_classes, kernel_init=_LINEAR_INIT, name="head")(x)
 
 
@@ -64,10 +72,9 @@ class _PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        height, width = x.shape[1:3]
         p = self.patch_size
-        if height % p or width % p:
-            raise ValueError(f"patch_size must divide the image's {height} x {width} px, got {p}")
+        for side in x.shape[1:3]:
+            check_image_size(side, p)
         x = nn.Conv(self.dim, (p, p), (p, p), "VALID", kernel_init=_LINEAR_INIT, name="proj")(x)
         return taps.tap(self, "out", x.reshape(x.shape[0], -1, self.dim))
 
@@ -81,9 +88,9 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         attention = nn.MultiHeadDotProductAttention(self.heads, kernel_init=_LINEAR_INIT, name="attention")
-        branch = attention(nn.LayerNorm(epsilon=_NORM_EPSILON, use_fast_variance=False, name="norm_0")(x))
+        branch = attention(norm.LayerNorm(epsilon=_NORM_EPSILON, name="norm_0")(x))
         x = x + taps.tap(self, "attention_branch", branch)
-        branch = nn.LayerNorm(epsilon=_NORM_EPSILON, use_fast_variance=False, name="norm_1")(x)
+        branch = norm.LayerNorm(epsilon=_NORM_EPSILON, name="norm_1")(x)
         branch = nn.Dense(self.mlp_dim, kernel_init=_LINEAR_INIT, name="mlp_in")(branch)
         branch = nn.gelu(branch, approximate=False)
         branch = nn.Dense(x.shape[-1], kernel_init=_LINEAR_INIT, name="mlp_out")(branch)

@@ -43,6 +43,9 @@ def selective_scan(
 ) -> jax.Array:
     """y_t = C_t . h_t + D u_t with h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t and h_0 = 0.
 
+    `sequential` has its own reverse pass and so reverse-mode derivatives only: `jax.grad` and `jax.vjp` work, `jax.jvp`
+    (and `jax.jacfwd`, `jax.hessian`) raises TypeError. `associative` has both modes.
+
     Args:
       u: [*batch, l, d] input.
       dt: [*batch, l, d] step sizes, positive (after the softplus).

@@ -1,6 +1,6 @@
 """Training, checkpoints and metrics."""
 
-from mamba_jax.training.checkpoint import CheckpointError, load_best
+from mamba_jax.training.checkpoint import CheckpointError, fingerprint, load_best
 from mamba_jax.training.fit import FitResult, TrainingDiverged, fit, predict
 from mamba_jax.training.metrics import evaluate_scores
 from mamba_jax.training.train import TrainConfig, TrainState, loss, make_optimizer, make_train_step
@@ -12,6 +12,7 @@ __all__ = [
     "TrainState",
     "TrainingDiverged",
     "evaluate_scores",
+    "fingerprint",
     "fit",
     "load_best",
     "loss",

@@ -4,6 +4,7 @@ A save is written beside its place and renamed, so a run that is killed at any m
 epoch is saved before the latest state: a kill between the two repeats one epoch, with the same result.
 """
 
+import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -30,8 +31,9 @@ class Checkpoints:
 
     def __init__(self, directory: str | pathlib.Path):
         self._directory = pathlib.Path(directory).absolute()
-        self._latest = _open(self._directory / "latest")
-        self._best = _open(self._directory / "best")
+        self._latest = _open(self._directory / "latest", keep=1)
+        # A kill after saving a new best and before the latest state leaves a record that still names the one before.
+        self._best = _open(self._directory / "best", keep=2)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -49,7 +51,7 @@ class Checkpoints:
         _save(self._latest, epoch, state, record)
 
     def save_best(self, epoch: int, variables: types.Variables) -> None:
-        """Keeps the variables of the best epoch so far."""
+        """Keeps the variables of the best epoch so far, beside those of the one before."""
         _save(self._best, epoch, variables, {})
 
     def restore_latest(self, abstract_state: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -61,18 +63,16 @@ class Checkpoints:
         Raises:
           CheckpointError: it is there but cannot be read into that structure.
         """
-        return _restore(self._latest, abstract_state)
+        latest = self._latest.latest
+        return None if latest is None else _restore(self._latest, latest.step, abstract_state)
 
-    def restore_best(self, abstract_variables: Any) -> types.Variables:
-        """The best epoch's variables.
+    def restore_best(self, epoch: int, abstract_variables: Any) -> types.Variables:
+        """The variables saved as the best ones at `epoch`.
 
         Raises:
-          CheckpointError: there are none yet, or they do not fit.
+          CheckpointError: there are none, or they do not fit.
         """
-        restored = _restore(self._best, abstract_variables)
-        if restored is None:
-            raise CheckpointError(f"{self._best.directory} holds no checkpoint: run the train stage first")
-        return restored[0]
+        return _restore(self._best, epoch, abstract_variables)[0]
 
 
 def load_best(directory: str | pathlib.Path, abstract_variables: Any) -> types.Variables:
@@ -85,11 +85,28 @@ def load_best(directory: str | pathlib.Path, abstract_variables: Any) -> types.V
     Raises:
       CheckpointError: there is no such checkpoint, or it is of another model.
     """
-    directory = pathlib.Path(directory)
-    if not (directory / "best").is_dir():
-        raise CheckpointError(f"{directory} holds no checkpoint: run the train stage first")
-    with Checkpoints(directory) as checkpoints:
-        return checkpoints.restore_best(abstract_variables)
+    directory = pathlib.Path(directory).absolute()
+    missing = f"{directory} holds no checkpoint: run the train stage first"
+    if not all((directory / name).is_dir() for name in ("latest", "best")):
+        raise CheckpointError(missing)
+    # Opened to read: nothing is cleaned up under a training that may be going on in the same folder.
+    with (
+        ocp.training.Checkpointer(directory / "latest") as latest,
+        ocp.training.Checkpointer(directory / "best") as best,
+    ):
+        if latest.latest is None:
+            raise CheckpointError(missing)
+        record = latest.metadata(latest.latest.step).custom_metadata
+        return _restore(best, record["best_epoch"], abstract_variables)[0]
+
+
+def fingerprint(variables: types.Variables) -> str:
+    """SHA-256 of every array of a nested dict with its path."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(variables), key=lambda entry: str(entry[0])):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n".encode())
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()
 
 
 def _on_device(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -97,23 +114,20 @@ def _on_device(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
 
 
-def _open(directory: pathlib.Path) -> ocp.training.Checkpointer:
-    keep_one = ocp.training.preservation_policies.LatestN(1)
-    return ocp.training.Checkpointer(directory, preservation_policy=keep_one, cleanup_tmp_directories=True)
+def _open(directory: pathlib.Path, *, keep: int) -> ocp.training.Checkpointer:
+    policy = ocp.training.preservation_policies.LatestN(keep)
+    return ocp.training.Checkpointer(directory, preservation_policy=policy, cleanup_tmp_directories=True)
 
 
 def _save(checkpointer: ocp.training.Checkpointer, epoch: int, tree: Any, record: Mapping[str, Any]) -> None:
     checkpointer.save(epoch, tree, force=True, overwrite=True, custom_metadata=dict(record))
 
 
-def _restore(checkpointer: ocp.training.Checkpointer, abstract: Any) -> tuple[Any, dict[str, Any]] | None:
-    latest = checkpointer.latest
-    if latest is None:
-        return None
+def _restore(checkpointer: ocp.training.Checkpointer, epoch: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
     try:
-        tree = checkpointer.load(latest.step, jax.tree.map(_on_device, abstract))
-        record = checkpointer.metadata(latest.step).custom_metadata
-    except (ValueError, KeyError, FileNotFoundError, TypeError) as error:
+        tree = checkpointer.load(epoch, jax.tree.map(_on_device, abstract))
+        record = checkpointer.metadata(epoch).custom_metadata
+    except (ValueError, KeyError, OSError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"the checkpoint in {checkpointer.directory} cannot be read into this model ({reason}): "

@@ -6,6 +6,7 @@ weights as one that was never stopped.
 
 import dataclasses
 import functools
+import json
 import math
 import pathlib
 import time
@@ -63,22 +64,22 @@ def fit(
 
     Raises:
       TrainingDiverged: the loss is NaN or infinite; checkpoints of earlier epochs stay.
-      checkpoint.CheckpointError: `directory` holds a run of another configuration.
+      checkpoint.CheckpointError: `directory` holds a run of another configuration, model, data or start.
     """
     key = jax.random.key(config.seed)
     init_key, run_key = jax.random.split(key)
     run = _Run(model, dataset, config, run_key, progress or (lambda *_: None))
     variables = model.init(init_key) if init_variables is None else init_variables
     state = train.create_state(variables, run.optimizer)
-    record = {"config": dataclasses.asdict(config), "history": [], "best_epoch": 0}
+    record = {"identity": _identity(model, dataset, config, init_variables), "history": [], "best_epoch": 0}
 
     with checkpoint.Checkpoints(directory) as checkpoints:
         restored = checkpoints.restore_latest(jax.eval_shape(lambda: state))
         if restored is not None:
             state, found = restored
-            if found["config"] != record["config"]:
+            if found["identity"] != record["identity"]:
                 raise checkpoint.CheckpointError(
-                    f"{directory} holds a run trained with {_difference(found['config'], record['config'])}: "
+                    f"{directory} holds a run trained with {_difference(found['identity'], record['identity'])}: "
                     "use another output folder, or delete that one"
                 )
             record = found
@@ -91,7 +92,7 @@ def fit(
             record = {**record, "history": history, "best_epoch": best}
             checkpoints.save_latest(epoch, state, record)
             run.progress(epoch, run.steps, run.steps, row)
-        best_variables = checkpoints.restore_best(jax.eval_shape(lambda: state.variables))
+        best_variables = checkpoints.restore_best(record["best_epoch"], jax.eval_shape(lambda: state.variables))
     return FitResult(best_variables, record["best_epoch"], record["history"])
 
 
@@ -167,6 +168,15 @@ class _Run:
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(apply: Callable[..., jax.Array], variables: types.Variables, images: jax.Array) -> jax.Array:
     return apply(variables, data.to_float(images))
+
+
+def _identity(
+    model: models.Model, dataset: data.Dataset, config: train.TrainConfig, init_variables: types.Variables | None
+) -> dict[str, Any]:
+    """All that decides the weights, as JSON data."""
+    described = {**dataclasses.asdict(config), "model": dataclasses.asdict(model.config), "data": dataset.sha256}
+    start = None if init_variables is None else checkpoint.fingerprint(init_variables)
+    return json.loads(json.dumps({**described, "init_variables": start}))
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:

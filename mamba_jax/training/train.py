@@ -5,6 +5,7 @@ key by epoch or step number, so an interrupted run continues with the draws of a
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import flax
@@ -15,7 +16,7 @@ import optax
 from mamba_jax import data, models, types
 
 # Decaying these towards zero would change the layer's time scales or normalisation rather than regularise it.
-_NOT_DECAYED = frozenset({"bias", "scale", "A_log", "D", "dt_bias", "position", "class_token"})
+_NOT_DECAYED = frozenset({"bias", "scale", "A_log", "D", "dt_bias", "positions", "class_token"})
 _SELECT = {"accuracy": 1, "auc": 1, "loss": -1}
 
 
@@ -65,8 +66,8 @@ class TrainConfig:
 
     def score(self, metrics: dict[str, float]) -> tuple[float, float]:
         """What the best epoch has the most of, from a row of `FitResult.history`; an undefined figure is the worst."""
-        chosen = _SELECT[self.select] * metrics[f"val_{self.select}"]
-        return (chosen if chosen == chosen else -float("inf")), -metrics["val_loss"]
+        figures = _SELECT[self.select] * metrics[f"val_{self.select}"], -metrics["val_loss"]
+        return tuple(-math.inf if math.isnan(figure) else figure for figure in figures)
 
 
 @flax.struct.dataclass
@@ -139,8 +140,9 @@ def make_train_step(
             return jnp.mean(losses), (logits, updates.get("batch_stats", {}))
 
         (value, (logits, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer counts, which strict code forbids
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         metrics = {"loss": value, "correct": _share_right(logits, targets, task)}
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 

@@ -124,8 +124,14 @@ def test_drop_path_and_batch_statistics_in_training(tiny):
         ({"name": "medmamba_t", "patch_size": 0}, "patch_size must be at least 1, got 0"),
         ({"name": "medmamba_t", "in_channels": 2}, "in_channels must be 1 or 3, got 2"),
         ({"name": "medmamba_t", "num_classes": 0}, "num_classes must be at least 1, got 0"),
-        ({"name": "medmamba", "dims": (8, 16, 30, 60)}, "each dim twice the one before"),
-        ({"name": "medmamba", "dims": (7, 14, 28, 56)}, "dims must be even"),
+        ({"name": "medmamba", "dims": (8, 16, 30, 60)}, "dims must be four even numbers, each twice the one before"),
+        ({"name": "medmamba", "dims": (7, 14, 28, 56)}, "dims must be four even numbers"),
+        ({"name": "medmamba", "dims": (0, 0, 0, 0)}, "dims must be four even numbers"),
+        ({"name": "medmamba", "depths": (1, 1, 1)}, "depths must be four numbers"),
+        ({"name": "medmamba_t", "drop_path_rate": 1.0}, r"drop_path_rate must be in \[0, 1\), got 1.0"),
+        ({"name": "medmamba_t", "normalize": (0.5, 0.0)}, "normalize must be"),
+        ({"name": "vit_ti", "patch_size": 5}, "patch_size must divide"),
+        ({"name": "vit_ti", "patch_size": 64}, "patch_size must divide"),
         ({"name": "resnet18", "depths": (2, 2, 2, 2)}, "resnet18 takes no depths; its options: none"),
         ({"name": "medmamba_t", "scan_method": "fast"}, "method must be one of"),
     ],
@@ -150,8 +156,8 @@ def test_images_that_do_not_fit_are_named(tiny, images, message):
         jax.eval_shape(model.apply, variables, images)
 
 
-@pytest.mark.parametrize("name", ["medmamba_n", "resnet18"])
-def test_forward_and_training_gradient_lower_for_accelerators(name):
+@pytest.mark.parametrize("name", ["medmamba_n", "resnet18", "vit_ti"])
+def test_the_forward_pass_lowers_for_accelerators(name):
     model = models.create_model(name, num_classes=4)
     images = jax.ShapeDtypeStruct((2, 28, 28, 3), jnp.float32)
     variables = _shapes(model)

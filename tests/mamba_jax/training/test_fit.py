@@ -60,7 +60,7 @@ def test_it_learns_and_keeps_a_history(uninterrupted):
     assert all(row["images_per_second"] > 0 for row in history)
 
 
-@pytest.mark.parametrize("stop_at", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("stop_at", [(1, 2), (3, 2)])
 def test_a_run_stopped_anywhere_ends_with_the_same_weights(model, dataset, uninterrupted, tmp_path, stop_at):
     def stop(epoch, step, steps, figures):
         if (epoch, step) == stop_at:
@@ -74,6 +74,36 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(model, dataset, unint
         assert {k: v for k, v in again.items() if "second" not in k} == {
             k: v for k, v in first.items() if "second" not in k
         }
+
+
+def test_a_run_killed_between_the_two_saves_repeats_the_epoch(model, dataset, uninterrupted, tmp_path, monkeypatch):
+    def killed(*_):
+        raise _Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.checkpoint.Checkpoints, "save_latest", killed)
+        with pytest.raises(_Stopped):
+            training.fit(model, dataset, CONFIG, directory=tmp_path)
+    resumed = training.fit(model, dataset, CONFIG, directory=tmp_path)
+    chex.assert_trees_all_equal(resumed.variables, uninterrupted.variables)
+    assert resumed.best_epoch == uninterrupted.best_epoch
+
+
+def test_other_data_is_not_trained_on_with_the_same_folder(model, dataset, uninterrupted, tmp_path):
+    training.fit(model, dataset, CONFIG, directory=tmp_path)
+    train = dataset.splits["train"]
+    darker = {**dataset.splits, "train": data.Split(train.images // 2, train.labels)}
+    with pytest.raises(training.CheckpointError, match="holds a run trained with data="):
+        training.fit(model, dataclasses.replace(dataset, splits=darker), CONFIG, directory=tmp_path)
+    start = model.init(jax.random.key(5))
+    with pytest.raises(training.CheckpointError, match="init_variables=None"):
+        training.fit(model, dataset, CONFIG, directory=tmp_path, init_variables=start)
+
+
+def test_an_undefined_figure_is_never_the_best():
+    rows = [{"val_accuracy": 0.9, "val_auc": 0.5, "val_loss": loss} for loss in (float("nan"), 2.0, 1.0)]
+    assert max(rows, key=CONFIG.score) is rows[2]
+    assert max(rows[:2], key=CONFIG.score) is rows[1]
 
 
 def test_a_finished_run_is_not_run_again_and_its_best_can_be_loaded(model, dataset, uninterrupted, tmp_path):
