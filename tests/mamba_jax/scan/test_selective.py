@@ -119,22 +119,48 @@ def test_reverse_is_the_scan_of_the_reversed_sequence(method):
 @pytest.mark.parametrize(("batch", "groups"), [((), ()), ((2, 3), ()), ((2, 3), (3,)), ((2, 4, 3), (4, 3))])
 def test_any_leading_axes_and_parameter_groups(method, batch, groups):
     inputs = _inputs(batch, 9, groups=groups, seed=6)
-    y = scan.selective_scan(**_jax(inputs), method=method)
+    dy = np.random.default_rng(10).normal(size=inputs["u"].shape)
+    y, gradients = _values_and_gradients(_jax(inputs), jnp.asarray(dy, jnp.float32), method)
     assert y.shape == inputs["u"].shape
     _assert_close(y, _loop(**inputs)[0])
+    for name, wanted in _loop_gradients(inputs, dy).items():
+        assert gradients[name].shape == inputs[name].shape
+        _assert_close(gradients[name], wanted)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_bfloat16_inputs_accumulate_in_float32(method):
     rounded = _jax(_inputs((2,), 196, seed=7), jnp.bfloat16)
-    y = scan.selective_scan(**rounded, method=method)
+    dy = jnp.asarray(np.random.default_rng(11).normal(size=rounded["u"].shape), jnp.bfloat16)
+    y, gradients = _values_and_gradients(rounded, dy, method)
     assert y.dtype == jnp.bfloat16
-    exact = _loop(**{name: np.asarray(x, np.float64) for name, x in rounded.items()})[0]
+    exact = {name: np.asarray(x, np.float64) for name, x in rounded.items()}
     # One rounding to 8 bits at the end; accumulating in bfloat16 would lose several times that over 196 steps.
-    _assert_close(y, exact, relative=2**-8)
-    gradient = jax.grad(lambda u: jnp.sum(scan.selective_scan(**{**rounded, "u": u}, method=method)))(rounded["u"])
-    assert gradient.dtype == jnp.bfloat16
-    assert bool(jnp.all(jnp.isfinite(gradient)))
+    _assert_close(y, _loop(**exact)[0], relative=2**-8)
+    # u is read twice, by the scan and by D, so that its gradient is a sum of two rounded ones.
+    for name, wanted in _loop_gradients(exact, np.asarray(dy, np.float64)).items():
+        assert gradients[name].dtype == jnp.bfloat16
+        _assert_close(gradients[name], wanted, relative=2**-7 if name == "u" else 2**-8)
+
+
+def _values_and_gradients(arguments, dy, method):
+    def run(arguments, dy):
+        y, pull = jax.vjp(lambda a: scan.selective_scan(**a, method=method), arguments)
+        return y, pull(dy)[0]
+
+    return jax.jit(run)(arguments, dy)
+
+
+def test_forward_mode_is_for_the_associative_method_alone():
+    arguments = _jax(_inputs((), 9, seed=12))
+    tangents = _jax(_inputs((), 9, seed=13))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda a: scan.selective_scan(**a, method="sequential"), (arguments,), (tangents,))
+    dy = jnp.ones_like(arguments["u"])
+    _, dy_forward = jax.jvp(lambda a: scan.selective_scan(**a, method="associative"), (arguments,), (tangents,))
+    _, gradients = _values_and_gradients(arguments, dy, "associative")
+    wanted = sum(jnp.vdot(gradients[name], tangents[name]) for name in NAMES)
+    np.testing.assert_allclose(jnp.sum(dy_forward), wanted, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
