@@ -10,16 +10,9 @@ import scipy.special
 
 from mamba_jax.models import resnet, vit
 
-# These graphs run once: quick to compile, slow to run.
-QUICK_COMPILE = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
-
 
 def run(module, variables, images, **options):
-    apply = jax.jit(lambda v, x: module.apply(v, x, **options), compiler_options=QUICK_COMPILE)
+    apply = jax.jit(lambda v, x: module.apply(v, x, **options))
     return apply(variables, images)
 
 
@@ -135,7 +128,7 @@ def test_vit_patches_follow_the_image_side():
         tokens[side] = sown["tap_values"]["patch_embed"]["out"][0].shape[1]
         assert set(sown["tap_values"]["block_0"]) == {"attention_branch", "mlp_branch", "out"}
     assert tokens == {28: 49, 64: 64, 128: 64, 224: 196}
-    with pytest.raises(ValueError, match="patch_size must divide the image's 30 x 30 px, got 4"):
+    with pytest.raises(ValueError, match=r"patch_size must divide the image's .*30 px, got 4"):
         abstract(vit.ViTTiny(8, depth=1), 30)
 
 

@@ -17,13 +17,6 @@ from mamba_jax import torch_import
 TOLERANCE = 2e-5
 NETWORKS = ("tiny_p4_64", "tiny_p2_28")
 
-# These graphs run once: an eighth of the compilation time for a slower program.
-QUICK_COMPILE = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
-
 
 def relative_error(actual, expected):
     assert actual.shape == expected.shape
@@ -54,7 +47,7 @@ def test_evaluation_mode_agrees(golden_root, network, scan_method):
         logits, sown = model.apply(variables, images, mutable=["tap_values"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, sown["tap_values"])
 
-    run = jax.jit(jax.value_and_grad(objective, has_aux=True), compiler_options=QUICK_COMPILE)
+    run = jax.jit(jax.value_and_grad(objective, has_aux=True))
     (loss, (logits, values)), gradient = run(images)
 
     activations = {
@@ -83,7 +76,7 @@ def test_training_mode_agrees(golden_root, tmp_path, network, scan_method):
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         return loss, (logits, updates["batch_stats"])
 
-    run = jax.jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True), compiler_options=QUICK_COMPILE)
+    run = jax.jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))
     (loss, (logits, statistics)), (gradients, image_gradient) = run(variables["params"], images)
 
     # The importer is linear, so it carries the published gradients and statistics to our layout as well.
