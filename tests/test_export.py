@@ -1,4 +1,4 @@
-"""Attacks and fault trials on MedMamba itself lower for TPU and CUDA, on a machine that has neither."""
+"""MedMamba itself, its training step, attacks and fault trials on it lower for TPU and CUDA, on a machine without."""
 
 import functools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import threats
-from mamba_jax import models
+from mamba_jax import data, models, training
 
 PLATFORMS = ("tpu", "cuda")
 
@@ -20,6 +20,25 @@ def material(request):
     variables = jax.eval_shape(model.init, jax.random.key(0))
     images, labels = jax.ShapeDtypeStruct((2, 28, 28, 3), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
     return model, variables, images, labels
+
+
+def test_forward_pass(material):
+    model, variables, images, _ = material
+    exported = jax.export.export(jax.jit(model.apply), platforms=PLATFORMS)(variables, images)
+    assert exported.platforms == PLATFORMS
+    assert [(out.shape, out.dtype) for out in exported.out_avals] == [((2, 3), jnp.float32)]
+
+
+def test_training_step(material):
+    model, variables, _, _ = material
+    optimizer = training.make_optimizer(training.TrainConfig(), steps_per_epoch=2)
+    step = training.make_train_step(model, optimizer, task="multi-class", policy=data.POLICIES["dihedral"])
+    state = jax.eval_shape(lambda v: training.train.create_state(v, optimizer), variables)
+    images, labels = jax.ShapeDtypeStruct((4, 28, 28, 3), jnp.uint8), jax.ShapeDtypeStruct((4,), jnp.int32)
+    indices = jax.ShapeDtypeStruct((2,), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    exported = jax.export.export(step, platforms=PLATFORMS)(state, images, labels, indices, key)
+    assert exported.platforms == PLATFORMS
 
 
 def test_pgd(material):
