@@ -8,7 +8,9 @@ import importlib
 import importlib.util
 import inspect
 import pathlib
+import re
 import sys
+import tomllib
 
 import pytest
 
@@ -39,6 +41,11 @@ OPENERS = {
     "save_file",
     "load_file",
 }
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+DECLARED = {re.match(r"[\w.-]+", one)[0].lower().replace("_", "-") for one in PROJECT["dependencies"]}
+DISTRIBUTION_OF = {"PIL": "pillow", "absl": "absl-py", "orbax": "orbax-checkpoint", "sklearn": "scikit-learn"}
+# Declares PyTorch, so that it is installed by hand without its dependencies.
+UNDECLARED = {"medmnist"}
 ORBAX = "mamba_jax/training/checkpoint.py"
 LONGEST = 300
 
@@ -108,6 +115,13 @@ def _orbax_imports(name, tree):
     return [] if name == ORBAX else [imported for imported in _imports(tree) if imported.split(".")[0] == "orbax"]
 
 
+def _undeclared_imports(name, tree):
+    """Third-party imports that installing the project need not bring."""
+    roots = {imported.split(".")[0] for imported in _imports(tree)} - sys.stdlib_module_names - set(PACKAGES)
+    brought_by = {root: DISTRIBUTION_OF.get(root, root).lower().replace("_", "-") for root in roots - UNDECLARED}
+    return sorted(root for root, distribution in brought_by.items() if distribution not in DECLARED)
+
+
 def _missing_docstring(name, tree):
     public = not name.split("/")[-1].startswith("_") or name.endswith("__init__.py")
     return ["no module docstring"] if public and len(ast.get_docstring(tree) or "") < 20 else []
@@ -124,6 +138,7 @@ RULES = {
     _prints: ("mamba_jax/a.py", "import jax\njax.debug.print('x')"),
     _opened_files: ("threats/a.py", "import pathlib\npathlib.Path('x').read_text()"),
     _orbax_imports: ("experiments/a.py", "from orbax import checkpoint"),
+    _undeclared_imports: ("threats/a.py", "def f():\n    import foolbox.attacks"),
     _missing_docstring: ("threats/a.py", '"""Short."""'),
     _bare_asserts: ("threats/a.py", "assert True"),
 }
