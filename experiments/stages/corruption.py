@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.stages import context, measures, pictures
@@ -32,9 +33,16 @@ def run(ctx: context.Context) -> list[records.Measurement]:
 
 
 def _corrupted(ctx: context.Context, name: str, severity: int) -> pictures.Disturb:
-    preset = ctx.config.corruption.preset
-    corrupt = jax.jit(functools.partial(corruptions.corrupt, name=name, severity=severity, preset=preset))
-    return lambda key, images, labels: corrupt(key, images)
+    corrupt = _compiled(name, ctx.config.corruption.preset)
+    strength = jnp.int32(severity) if corruptions.CORRUPTIONS[name].traceable else severity
+    return lambda key, images, labels: corrupt(key, images, severity=strength)
+
+
+@functools.cache
+def _compiled(name: str, preset: str | None):
+    """`(key, images, *, severity) -> images`, compiled once for all severities where they may be traced."""
+    static = () if corruptions.CORRUPTIONS[name].traceable else ("severity",)
+    return jax.jit(functools.partial(corruptions.corrupt, name=name, preset=preset), static_argnames=static)
 
 
 def _measure(ctx: context.Context, logits: np.ndarray, labels: np.ndarray) -> dict:
