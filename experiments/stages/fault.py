@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from experiments.stages import context, trials, worst_case
+from experiments.stages import context, measures, trials, worst_case
 from experiments.storage import records
 from mamba_jax import data
 from threats import faults, outcomes, statistics
+from threats.faults import batching
 
-_TRIALS_PER_CALL = 32
+_TRIALS_PER_FILE = 32
 _CONTROLS = 32
 
 
@@ -33,8 +34,10 @@ def run(ctx: context.Context) -> list[records.Measurement]:
             for campaign in campaigns:
                 frames.append(_trials(ctx, campaign, bench, float(right.mean()), bar.update))
         if "worst" in ctx.config.fault.modes:
-            frames.append(worst_case.run(ctx, target, bench, float(right.mean())))
-            rows += _after_flips(target, frames[-1], right)
+            campaign = worst_case.campaign(ctx, target, bench)
+            found = _trials(ctx, campaign, bench, float(right.mean()), lambda count: None)
+            frames.append(found)
+            rows += _after_flips(target, found, right)
     table = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
     records.write(table, ctx.folder.root / "faults.csv")
     return [*_random(table), *_layerwise(table), *rows]
@@ -49,6 +52,7 @@ def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndar
         table = faults.activation_sites(ctx.model.apply, ctx.variables, images[:1])
     width = max(chosen.flips) if "random" in chosen.modes else 1
     width = max(width, chosen.worst_flips) if "worst" in chosen.modes else width
+    at_once = batching.default_trials(table, ctx.run.trial_strategy)
     fn = faults.make_trial_fn(
         ctx.model.apply,
         images,
@@ -57,9 +61,10 @@ def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndar
         task=ctx.task,
         strategy=ctx.run.trial_strategy,
         reference=jnp.asarray(logits),
-        trials_per_call=_TRIALS_PER_CALL,
+        trials_per_call=at_once,
     )
-    return trials.Bench(images, labels, logits, table, width, functools.partial(fn, ctx.variables))
+    run_trials = functools.partial(trials.in_calls, functools.partial(fn, ctx.variables), size=at_once)
+    return trials.Bench(images, labels, logits, table, width, run_trials)
 
 
 def _campaigns(ctx: context.Context, target: str, bench: trials.Bench) -> Iterator[trials.Campaign]:
@@ -91,7 +96,7 @@ def _trials(
         bench.table,
         common=trials.common(ctx, before, len(bench.images)),
         parts=ctx.folder.fault_parts,
-        chunk=_TRIALS_PER_CALL,
+        chunk=_TRIALS_PER_FILE,
         advance=advance,
     )
 
@@ -113,12 +118,10 @@ def _layerwise(table: pd.DataFrame) -> Iterator[records.Measurement]:
 
 
 def _after_flips(target: str, found: pd.DataFrame, right: np.ndarray) -> Iterator[records.Measurement]:
-    """Accuracy after each flip of the search, the fault-free one as flip 0."""
-    fault_free = statistics.mean(right, bounds=(0.0, 1.0))
-    if np.all((right == 0) | (right == 1)):
-        fault_free = statistics.wilson(int(right.sum()), len(right))
+    """Accuracy after each flip that the search found, over test images it has not seen; fault-free as flip 0."""
     for method in ("worst", "random_control"):
-        yield records.Measurement(target, method, 0, "accuracy", fault_free)
+        yield records.Measurement(target, method, 0, "accuracy", measures.of_images(right))
     for row in found.itertuples():
+        # In multi-label an image's share of right labels varies less than right or wrong would: the interval is safe.
         interval = statistics.wilson(round(row.accuracy * len(right)), len(right))._replace(value=row.accuracy)
         yield records.Measurement(target, "worst", row.flips, "accuracy", interval)

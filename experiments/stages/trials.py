@@ -1,7 +1,8 @@
 """Fault trials as rows of `faults.csv`: one row per trial, with every flipped bit of it, and what they add up to.
 
-A trial that flips several bits lists them with semicolons, in the same order in each of its columns. Trials run in
-chunks that are kept as they finish, so that a campaign which is stopped goes on where it was.
+A trial that flips several bits lists them with semicolons, in the same order in each of its columns; `flips` says how
+many they are. Trials run in chunks that are kept as they finish, so that a campaign which is stopped goes on where it
+was.
 """
 
 import pathlib
@@ -21,6 +22,8 @@ COLUMNS = (
     "dataset", "model", "seed", "images", "target", "mode", "drawing", "flips", "trial", "layer", "path", "element",
     "bit", "field", "value_before", "value_after", "accuracy_before", "accuracy", "sdc", "nonfinite",
 )  # fmt: skip
+# Columns that hold an entry per flip: text, even where a file's trials flip one bit each.
+JOINED = ("layer", "path", "element", "bit", "field", "value_before", "value_after")
 
 # A trial is critical if it loses more than so many points of accuracy.
 CRITICAL_POINTS = (1, 5, 10)
@@ -29,7 +32,8 @@ CRITICAL_POINTS = (1, 5, 10)
 class Campaign(NamedTuple):
     """Trials of one kind.
 
-    target, mode, drawing: as in the rows. flips: bits of each trial. faults: slots [t, k], k >= flips.
+    target, mode, drawing: as in the rows. flips: bits of each trial (of the worst case: of the longest). faults: slots
+    [t, k], k >= flips.
     """
 
     target: str
@@ -90,9 +94,35 @@ def run_in_chunks(
         if not path.is_file():
             slots = jax.tree.map(lambda leaf, start=start: leaf[start : start + chunk], campaign.faults)
             records.write(rows(campaign, slots, run(slots), table, first=start, common=common), path)
-        frames.append(records.read(path))
+        frames.append(read(path))
         advance(min(chunk, count - start))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+
+
+def in_calls(run: Callable[[faults.Faults], faults.TrialResult], slots: faults.Faults, size: int) -> faults.TrialResult:
+    """The trials in calls of `size`, the results joined; only the last call may be shorter.
+
+    Args:
+      run: `faults [t, k] -> TrialResult`, for t up to `size`; it fills up a shorter call, which costs as much as a
+        whole one.
+      slots: faults [t, k], t >= 1.
+      size: trials per call: as many as are computed at once, since then none is a filler where trials run one by one.
+    """
+    slots = jax.tree.map(np.asarray, slots)
+    starts = range(0, len(slots.site), size)
+    parts = [run(jax.tree.map(lambda leaf, start=start: leaf[start : start + size], slots)) for start in starts]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def read(path: pathlib.Path) -> pd.DataFrame:
+    """The trials of a file, exactly as written; none where there is no file.
+
+    The columns `JOINED` are read as text: pandas would take "5" as a number where no neighbour is "5;7", and as another
+    bit than the text "5" of a later block of the same file.
+    """
+    if not path.is_file():
+        return pd.DataFrame(columns=list(COLUMNS))
+    return pd.read_csv(path, dtype=dict.fromkeys(JOINED, str), keep_default_na=False, na_values=[""])
 
 
 def rows(
@@ -115,7 +145,7 @@ def rows(
       common: columns that are the same in every row.
     """
     slots, result = jax.tree.map(np.asarray, (slots, result))
-    kind = {"target": campaign.target, "mode": campaign.mode, "drawing": campaign.drawing, "flips": campaign.flips}
+    kind = {"target": campaign.target, "mode": campaign.mode, "drawing": campaign.drawing}
     outcomes = {name: getattr(result, name) for name in ("accuracy", "sdc", "nonfinite")}
     made = []
     for trial in range(len(slots.site)):
@@ -132,7 +162,7 @@ def rows(
             "value_after": _join(result.after[trial][used]),
         }
         found = {name: float(values[trial]) for name, values in outcomes.items()}
-        made.append({**common, **kind, "trial": first + trial, **where, **found})
+        made.append({**common, **kind, "flips": int(used.sum()), "trial": first + trial, **where, **found})
     return pd.DataFrame(made, columns=list(COLUMNS))
 
 

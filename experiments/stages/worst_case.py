@@ -1,4 +1,9 @@
-"""The worst bits that a gradient-ranked greedy search finds, as rows of `faults.csv`: trial n has the first n flips."""
+"""The worst bits that a gradient-ranked greedy search finds, as a campaign: trial n makes the first n + 1 flips.
+
+The search sees validation images. Its flips then run as ordinary trials on the test images, so that accuracy after them
+is measured on images that did not choose them, and its interval over images is an honest one. Values before and after a
+flip are of the test bench (of an activation: at its first test image), as in every other trial.
+"""
 
 import functools
 
@@ -9,30 +14,47 @@ import pandas as pd
 
 from experiments.stages import context, trials
 from experiments.storage import records
+from mamba_jax import data
 from threats import faults
 
 
-def run(ctx: context.Context, target: str, bench: trials.Bench, before: float) -> pd.DataFrame:
-    """Searches, or reads what an earlier call has found; one row per flip, none where no bit was admissible.
+def campaign(ctx: context.Context, target: str, bench: trials.Bench) -> trials.Campaign:
+    """Searches, or reads what an earlier call has found; one trial per flip, none where no bit was admissible.
 
     Args:
       ctx: the run.
       target: weights or activations.
-      bench: images, labels and sites of that target.
-      before: fault-free accuracy.
+      bench: images and sites of that target; as many validation images are searched on, or all there are.
     """
-    path = ctx.folder.fault_parts / f"{target}_worst.csv"
+    path = ctx.folder.fault_parts / f"{target}_worst_flips.csv"
     if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
         with ctx.bar(ctx.config.fault.worst_flips, f"worst flips in {target} (one search)", "flips") as bar:
             found = _search(ctx, bench)
             bar.update(ctx.config.fault.worst_flips)
-        frame = _rows(target, found, bench, trials.common(ctx, before, len(bench.images)))
-        records.write(frame, path)
-    return records.read(path)
+        records.write(pd.DataFrame(found._asdict()), path)
+    table = pd.read_csv(path)
+    flips = faults.Faults(*(table[name].to_numpy(np.int32) for name in faults.Faults._fields))
+    return trials.Campaign(target, "worst", "search", ctx.config.fault.worst_flips, prefixes(flips, bench.width))
 
 
-def _search(ctx: context.Context, bench: trials.Bench) -> faults.WorstCase:
+def prefixes(found: faults.Faults, width: int) -> faults.Faults:
+    """Trials [n, width] that make the first 1, 2 .. n of the n flips found.
+
+    Args:
+      found: [k] in the order of the search; unused slots, wherever they are, count as no flip.
+      width: slots of a trial.
+    """
+    used = found.site >= 0
+    count = int(used.sum())
+    made = np.tril(np.ones((count, count), bool))
+    kept = jax.tree.map(lambda leaf, unused: jnp.where(made, leaf[used], unused), found, faults.no_faults(count, count))
+    return trials.widen(kept, width)
+
+
+def _search(ctx: context.Context, bench: trials.Bench) -> faults.Faults:
     chosen = ctx.config.fault
+    split = data.stratified_subset(ctx.dataset.splits["val"], len(bench.images), seed=ctx.config.seed)
     search = functools.partial(
         faults.worst_case,
         ctx.model.apply,
@@ -43,27 +65,5 @@ def _search(ctx: context.Context, bench: trials.Bench) -> faults.WorstCase:
         allow_nonfinite=chosen.allow_nonfinite,
         strategy=ctx.run.trial_strategy,
     )
-    found = jax.jit(search)(ctx.variables, bench.images, bench.labels, reference=jnp.asarray(bench.logits))
-    return jax.tree.map(np.asarray, found)
-
-
-def _rows(target: str, found: faults.WorstCase, bench: trials.Bench, common: dict[str, object]) -> pd.DataFrame:
-    count = int((found.faults.site >= 0).sum())
-    # Row n keeps the flips 0..n and leaves its other slots unused.
-    kept = np.tril(np.ones((count, count), bool))
-
-    def cumulative(values: np.ndarray, unused: float) -> np.ndarray:
-        return np.where(kept, values[:count], unused)
-
-    slots = faults.Faults(*(cumulative(leaf, -1).astype(np.int32) for leaf in found.faults))
-    result = faults.TrialResult(
-        accuracy=found.accuracy[:count],
-        loss=np.full(count, np.nan, np.float32),
-        sdc=found.sdc[:count],
-        nonfinite=found.nonfinite[:count],
-        before=cumulative(found.before, np.nan),
-        after=cumulative(found.after, np.nan),
-    )
-    campaign = trials.Campaign(target, "worst", "search", count, slots)
-    frame = trials.rows(campaign, slots, result, bench.table, first=0, common=common)
-    return frame.assign(flips=np.arange(1, count + 1))
+    found = jax.jit(search)(ctx.variables, data.to_float(split.images), jnp.asarray(split.labels))
+    return jax.tree.map(np.asarray, found.faults)
