@@ -1,6 +1,7 @@
 """Training learns, stops where it diverges, and ends with the same weights whether it was interrupted or not."""
 
 import dataclasses
+import shutil
 
 import chex
 import jax
@@ -42,8 +43,19 @@ CONFIG = training.TrainConfig(epochs=3, batch_size=32, learning_rate=5e-3, warmu
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(model, dataset, tmp_path_factory):
-    return training.fit(model, dataset, CONFIG, directory=tmp_path_factory.mktemp("whole"))
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(model, dataset, directory):
+    return training.fit(model, dataset, CONFIG, directory=directory)
+
+
+@pytest.fixture
+def finished(uninterrupted, directory, tmp_path):
+    """A copy of the finished run's folder."""
+    return shutil.copytree(directory, tmp_path / "run")
 
 
 class _Stopped(Exception):
@@ -60,10 +72,9 @@ def test_it_learns_and_keeps_a_history(uninterrupted):
     assert all(row["images_per_second"] > 0 for row in history)
 
 
-@pytest.mark.parametrize("stop_at", [(1, 2), (3, 2)])
-def test_a_run_stopped_anywhere_ends_with_the_same_weights(model, dataset, uninterrupted, tmp_path, stop_at):
+def test_a_run_stopped_in_an_epoch_ends_with_the_same_weights(model, dataset, uninterrupted, tmp_path):
     def stop(epoch, step, steps, figures):
-        if (epoch, step) == stop_at:
+        if (epoch, step) == (2, 2):
             raise _Stopped
 
     with pytest.raises(_Stopped):
@@ -89,15 +100,14 @@ def test_a_run_killed_between_the_two_saves_repeats_the_epoch(model, dataset, un
     assert resumed.best_epoch == uninterrupted.best_epoch
 
 
-def test_other_data_is_not_trained_on_with_the_same_folder(model, dataset, uninterrupted, tmp_path):
-    training.fit(model, dataset, CONFIG, directory=tmp_path)
+def test_other_data_is_not_trained_on_with_the_same_folder(model, dataset, finished):
     train = dataset.splits["train"]
     darker = {**dataset.splits, "train": data.Split(train.images // 2, train.labels)}
     with pytest.raises(training.CheckpointError, match="holds a run trained with data="):
-        training.fit(model, dataclasses.replace(dataset, splits=darker), CONFIG, directory=tmp_path)
+        training.fit(model, dataclasses.replace(dataset, splits=darker), CONFIG, directory=finished)
     start = model.init(jax.random.key(5))
     with pytest.raises(training.CheckpointError, match="init_variables=None"):
-        training.fit(model, dataset, CONFIG, directory=tmp_path, init_variables=start)
+        training.fit(model, dataset, CONFIG, directory=finished, init_variables=start)
 
 
 def test_an_undefined_figure_is_never_the_best():
@@ -106,23 +116,21 @@ def test_an_undefined_figure_is_never_the_best():
     assert max(rows[:2], key=CONFIG.score) is rows[1]
 
 
-def test_a_finished_run_is_not_run_again_and_its_best_can_be_loaded(model, dataset, uninterrupted, tmp_path):
-    training.fit(model, dataset, CONFIG, directory=tmp_path)
-
+def test_a_finished_run_is_not_run_again_and_its_best_can_be_loaded(model, dataset, uninterrupted, finished):
     def never(*_):
         raise AssertionError("a step was run")
 
-    again = training.fit(model, dataset, CONFIG, directory=tmp_path, progress=never)
-    loaded = training.load_best(tmp_path, jax.eval_shape(model.init, jax.random.key(0)))
+    again = training.fit(model, dataset, CONFIG, directory=finished, progress=never)
+    loaded = training.load_best(finished, jax.eval_shape(model.init, jax.random.key(0)))
     chex.assert_trees_all_equal(loaded, again.variables)
     chex.assert_trees_all_equal(loaded, uninterrupted.variables)
 
     other = dataclasses.replace(CONFIG, learning_rate=1e-4)
     with pytest.raises(training.CheckpointError, match=r"learning_rate=0.005 \(asked for 0.0001\)"):
-        training.fit(model, dataset, other, directory=tmp_path)
+        training.fit(model, dataset, other, directory=finished)
     wider = models.create_model("medmamba", num_classes=3, image_size=8, dims=(4, 8, 16, 32), depths=(1, 1, 1, 1))
     with pytest.raises(training.CheckpointError, match="checkpoint"):
-        training.load_best(tmp_path, jax.eval_shape(wider.init, jax.random.key(0)))
+        training.load_best(finished, jax.eval_shape(wider.init, jax.random.key(0)))
 
 
 def test_no_checkpoint_is_named_as_such(model, tmp_path):
