@@ -71,6 +71,7 @@ def test_a_run_leaves_rows_faults_figures_and_a_report(whole):
     assert out.splitlines()[-1] == f"report: {finished.report}"
     rows, faults = finished.rows(), finished.faults()
     assert set(rows["stage"]) == {"train", "clean", "adversarial", "occlusion", "corruption", "fault"}
+    assert "chosen_by_accuracy" in set(rows["method"]), "the epoch whose weights are measured"
     assert (rows["count"] > 0).all()
     measured = rows.dropna(subset=["value", "low"])
     assert len(measured) > 0.9 * len(rows)
