@@ -94,14 +94,18 @@ def worst(rows: pd.DataFrame, majority: float | None):
     for axis, target in zip(axes, targets, strict=True):
         part = records.select(rows, threat=target)
         found = records.select(part, method="worst")
-        style.curve(axis, found, "worst case found", 1)
+        style.curve(axis, found, f"worst case found ({int(found['count'].max()):,} test images)", 1)
         control = records.select(part, method="random_control")
-        style.curve(axis, control, "random flips, mean over trials", 0)
+        # The control starts from the fault-free images; its trials begin with the first flip.
+        drawn = control.loc[control["strength"] > 0, "count"].max()
+        style.curve(
+            axis, control, "random flips" if np.isnan(drawn) else f"random flips (mean of {drawn:,.0f} trials)", 0
+        )
         style.reference_line(axis, majority, "most frequent class")
         style.percent_axis(axis, "accuracy (%)")
         axis.set_xticks(np.unique(part["strength"].to_numpy(int)))
         axis.set_xlabel("bits flipped")
-        style.titles(axis, f"Worst-case flips in {target}", _bands(found, control))
+        style.titles(axis, f"Worst-case flips in {target}", _bands(found.iloc[0]))
         axis.legend(fontsize=8.5)
     return figure
 
@@ -115,14 +119,8 @@ def _subtitle(trials: pd.DataFrame) -> str:
     return f"{first.dataset}, {first.model}, {len(trials):,} trials on {int(first.images):,} test images each"
 
 
-def _bands(found: pd.DataFrame, control: pd.DataFrame) -> str:
-    """What the two bands of a worst case rest on: images, and (without the fault-free start) trials."""
-    first = found.iloc[0]
-    parts = [f"{int(found['count'].max()):,} test images (worst)"]
-    drawn = control[control["strength"] > 0]
-    if len(drawn):
-        parts.append(f"{int(drawn['count'].max()):,} trials (random)")
-    return f"{first.dataset}, {first.model}; bands: 95 % over {', over '.join(parts)}"
+def _bands(row: pd.Series) -> str:
+    return f"{row.dataset}, {row.model}; 95 % bands over images, over trials"
 
 
 def _campaign(target: str, drawing: str, flips: int, count: int) -> str:
