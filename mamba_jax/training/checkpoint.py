@@ -124,22 +124,19 @@ def _save(checkpointer: ocp.training.Checkpointer, epoch: int, tree: Any, record
 
 
 def _restore(checkpointer: ocp.training.Checkpointer, epoch: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
+    where = f"the checkpoint of epoch {epoch} in {checkpointer.directory}"
     try:
-        tree = checkpointer.load(epoch, jax.tree.map(_on_device, abstract))
-        record = checkpointer.metadata(epoch).custom_metadata
+        found = checkpointer.metadata(epoch)
+        same_shapes = _shapes(found.metadata) == _shapes(abstract)
+        tree = checkpointer.load(epoch, jax.tree.map(_on_device, abstract)) if same_shapes else None
     except (ValueError, KeyError, OSError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"the checkpoint in {checkpointer.directory} cannot be read into this model ({reason}): "
-            "use another output folder, or delete that one to train again"
-        ) from error
-    mismatched = [
-        jax.tree_util.keystr(path)
-        for (path, got), want in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(abstract), strict=True)
-        if np.shape(got) != want.shape
-    ]
-    if mismatched:
-        raise CheckpointError(
-            f"the checkpoint in {checkpointer.directory} is of another model: {mismatched[0]} differs"
-        )
-    return tree, dict(record or {})
+        raise CheckpointError(f"{where} cannot be read ({reason}): delete that folder to train again") from error
+    if not same_shapes:
+        raise CheckpointError(f"{where} is of another model: use another output folder, or the model it was made with")
+    return tree, dict(found.custom_metadata or {})
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    """Of all leaves, in an order that does not depend on how the tree is nested."""
+    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree, is_leaf=lambda leaf: hasattr(leaf, "shape")))
