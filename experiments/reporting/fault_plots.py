@@ -1,6 +1,6 @@
 """Fault trials to figures: how bad faults are, which bits and which layers matter, and the worst case.
 
-The trials are rows of `faults.csv`, whose columns are `trials.COLUMNS`.
+The trials are rows of `faults.csv`, whose columns are `records.TRIAL_COLUMNS`.
 """
 
 import re

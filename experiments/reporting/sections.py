@@ -135,7 +135,8 @@ def _fault(rows: pd.DataFrame, figures: Figures) -> str:
     for target in dict.fromkeys(worst["threat"]):
         parts += [
             f"### Worst case, {target}",
-            "Accuracy (%) after so many flips: those that a gradient-ranked search found, and as many at random.",
+            "Accuracy (%) on test images after so many flips: those that a gradient-ranked search on validation images "
+            "found, and as many at random.",
             tables.grid(records.select(worst, threat=target), metric="accuracy", strengths="bits flipped"),
         ]
     return "\n\n".join([*parts, *([_figure(figures, "fault_worst")] if len(worst) else [])])

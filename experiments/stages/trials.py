@@ -18,13 +18,6 @@ from experiments.stages import context
 from experiments.storage import records
 from threats import faults, statistics
 
-COLUMNS = (
-    "dataset", "model", "seed", "images", "target", "mode", "drawing", "flips", "trial", "layer", "path", "element",
-    "bit", "field", "value_before", "value_after", "accuracy_before", "accuracy", "sdc", "nonfinite",
-)  # fmt: skip
-# Columns that hold an entry per flip: text, even where a file's trials flip one bit each.
-JOINED = ("layer", "path", "element", "bit", "field", "value_before", "value_after")
-
 # A trial is critical if it loses more than so many points of accuracy.
 CRITICAL_POINTS = (1, 5, 10)
 
@@ -84,7 +77,7 @@ def run_in_chunks(
       advance: told how many trials have been done.
 
     Returns:
-      Rows with the columns `COLUMNS`.
+      Rows with the columns `records.TRIAL_COLUMNS`.
     """
     parts.mkdir(parents=True, exist_ok=True)
     count = campaign.faults.site.shape[0]
@@ -94,9 +87,9 @@ def run_in_chunks(
         if not path.is_file():
             slots = jax.tree.map(lambda leaf, start=start: leaf[start : start + chunk], campaign.faults)
             records.write(rows(campaign, slots, run(slots), table, first=start, common=common), path)
-        frames.append(read(path))
+        frames.append(records.read_trials(path))
         advance(min(chunk, count - start))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(records.TRIAL_COLUMNS))
 
 
 def in_calls(run: Callable[[faults.Faults], faults.TrialResult], slots: faults.Faults, size: int) -> faults.TrialResult:
@@ -112,17 +105,6 @@ def in_calls(run: Callable[[faults.Faults], faults.TrialResult], slots: faults.F
     starts = range(0, len(slots.site), size)
     parts = [run(jax.tree.map(lambda leaf, start=start: leaf[start : start + size], slots)) for start in starts]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-
-def read(path: pathlib.Path) -> pd.DataFrame:
-    """The trials of a file, exactly as written; none where there is no file.
-
-    The columns `JOINED` are read as text: pandas would take "5" as a number where no neighbour is "5;7", and as another
-    bit than the text "5" of a later block of the same file.
-    """
-    if not path.is_file():
-        return pd.DataFrame(columns=list(COLUMNS))
-    return pd.read_csv(path, dtype=dict.fromkeys(JOINED, str), keep_default_na=False, na_values=[""])
 
 
 def rows(
@@ -163,7 +145,7 @@ def rows(
         }
         found = {name: float(values[trial]) for name, values in outcomes.items()}
         made.append({**common, **kind, "flips": int(used.sum()), "trial": first + trial, **where, **found})
-    return pd.DataFrame(made, columns=list(COLUMNS))
+    return pd.DataFrame(made, columns=list(records.TRIAL_COLUMNS))
 
 
 def widen(drawn: faults.Faults, width: int) -> faults.Faults:

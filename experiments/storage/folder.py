@@ -68,7 +68,7 @@ class RunFolder(NamedTuple):
 
     def faults(self) -> pd.DataFrame:
         """One row per fault trial; empty where the stage has not finished."""
-        return records.read(self.root / "faults.csv")
+        return records.read_trials(self.root / "faults.csv")
 
     def about(self) -> dict[str, Any]:
         """What `config.json` holds.

@@ -29,6 +29,13 @@ COLUMNS = (
     "count",
 )
 
+TRIAL_COLUMNS = (
+    "dataset", "model", "seed", "images", "target", "mode", "drawing", "flips", "trial", "layer", "path", "element",
+    "bit", "field", "value_before", "value_after", "accuracy_before", "accuracy", "sdc", "nonfinite",
+)  # fmt: skip
+# Columns that hold an entry per flip: text, even where a file's trials flip one bit each.
+TRIAL_LISTS = ("layer", "path", "element", "bit", "field", "value_before", "value_after")
+
 
 class Measurement(NamedTuple):
     """One measured number of a stage.
@@ -71,12 +78,27 @@ def write(frame: pd.DataFrame, path: pathlib.Path) -> None:
     os.replace(temporary, path)
 
 
-def read(path: pathlib.Path) -> pd.DataFrame:
-    """The rows of a file, exactly as written; an empty table with the same columns where there is no file."""
+def read(path: pathlib.Path, *, columns: tuple[str, ...] = COLUMNS, text: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The rows of a file, exactly as written; an empty table with the same columns where there is no file.
+
+    Args:
+      path: of a CSV file.
+      columns: of the empty table.
+      text: columns that are text even where every entry looks like a number.
+    """
     if not path.is_file():
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=list(columns))
     # Otherwise "None" or "NA" as a name would be read as a missing value.
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
+
+
+def read_trials(path: pathlib.Path) -> pd.DataFrame:
+    """The fault trials of a file, exactly as written; none where there is no file.
+
+    What is joined by semicolons is text: pandas would take "5" as a number where no neighbour is "5;7", and as another
+    bit than the text "5" of a later block of the same file.
+    """
+    return read(path, columns=TRIAL_COLUMNS, text=TRIAL_LISTS)
 
 
 def join(paths: Iterable[pathlib.Path]) -> pd.DataFrame:

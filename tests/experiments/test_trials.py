@@ -58,7 +58,7 @@ SINGLE = _slots(*([(n % 2, n, 31 - n)] for n in range(5)))
 
 def test_a_trial_lists_each_of_its_flips_in_order(tmp_path):
     frame, _ = _run(tmp_path, _Model(), _slots([(1, 7, 30), None, (0, 2, 31)], [(0, 1, 5), (0, 3, 6), (1, 4, 7)]), 3)
-    assert list(frame.columns) == list(trials.COLUMNS)
+    assert list(frame.columns) == list(records.TRIAL_COLUMNS)
     assert frame["flips"].tolist() == [2, 3]
     assert frame["path"].tolist() == ["b/kernel;a/kernel", "a/kernel;a/kernel;b/kernel"]
     assert frame["element"].tolist() == ["7;2", "1;3;4"]
@@ -93,12 +93,12 @@ def test_one_bit_and_several_are_text_in_the_same_file(tmp_path):
     frame, _ = _run(tmp_path, _Model(), _slots([(0, 1, 5), None], [(0, 1, 5), (0, 2, 7)]), 2)
     many = frame.iloc[np.repeat([0, 1], [300_000, 1])]
     records.write(many, tmp_path / "faults.csv")
-    back = trials.read(tmp_path / "faults.csv")
+    back = records.read_trials(tmp_path / "faults.csv")
     assert back["bit"].value_counts().to_dict() == {"5": 300_000, "5;7": 1}
     single = tmp_path / "single.csv"
     records.write(frame.iloc[:1], single)
-    assert trials.read(single)["bit"].tolist() == ["5"]
-    assert trials.read(tmp_path / "none.csv").columns.tolist() == list(trials.COLUMNS)
+    assert records.read_trials(single)["bit"].tolist() == ["5"]
+    assert records.read_trials(tmp_path / "none.csv").columns.tolist() == list(records.TRIAL_COLUMNS)
 
 
 def test_the_worst_case_makes_one_flip_more_in_every_trial(tmp_path):
