@@ -4,14 +4,10 @@ import pathlib
 import re
 
 import jax
-import pytest
-
-from mamba_jax import zoo
 
 _README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
-@pytest.mark.skipif("pneumoniamnist/medmamba_n" not in zoo.names(), reason="the example's trained model is not there")
 def test_the_examples_run(capsys):
     examples = re.findall(r"```python\n(.*?)```", _README.read_text(), flags=re.DOTALL)
     assert examples

@@ -187,6 +187,25 @@ def test_an_infinite_state_stays_where_the_recurrence_leaves_it():
     assert bool(jnp.all(jnp.isfinite(y[0, :, 1:])))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [29, 31])
+def test_an_infinite_decay_forgets_and_makes_no_nan(length, reverse):
+    """A = -inf, as a flipped exponent of A_log makes it: exp(dt A) = 0, so h_t = dt_t B_t u_t."""
+    arguments = _jax(_inputs((1,), length, seed=10))
+    arguments["A"] = arguments["A"].at[0].set(-jnp.inf)
+    y = scan.selective_scan(**arguments, reverse=reverse, method="sequential")
+    u, dt, B, C, D = (arguments[name] for name in ("u", "dt", "B", "C", "D"))
+    wanted = (jnp.sum(B * C, axis=-1) * dt[..., 0] + D[0]) * u[..., 0]
+    np.testing.assert_allclose(y[..., 0], wanted, rtol=1e-5, atol=1e-6)
+    assert bool(jnp.all(jnp.isfinite(y)))
+
+    def total(u):
+        return jnp.sum(scan.selective_scan(**{**arguments, "u": u}, reverse=reverse, method="sequential"))
+
+    gradient = jax.grad(total)(u)
+    assert bool(jnp.all(jnp.isfinite(gradient)))
+
+
 def test_auto_follows_the_backend():
     expected = "sequential" if jax.default_backend() == "cpu" else "associative"
     assert scan.resolve_method("auto") == expected

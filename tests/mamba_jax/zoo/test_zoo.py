@@ -113,6 +113,11 @@ def test_a_file_that_cannot_be_used_is_named_with_the_remedy_in_one_line(altered
     assert "\n" not in str(error.value)
 
 
+def test_the_trained_models_are_there():
+    sets = ("breastmnist", "pbc_blood_28", "pneumoniamnist", "retinamnist")
+    assert set(zoo.names()) >= {f"{name}/medmamba_n" for name in sets}
+
+
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_trained_model_is_whole_and_says_how_it_was_made(name):
     path = zoo.path_of(name)
