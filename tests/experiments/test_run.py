@@ -55,7 +55,7 @@ def _stop_when(process: subprocess.Popen, path: pathlib.Path, pattern: str, numb
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     return process.returncode, err
 
 
