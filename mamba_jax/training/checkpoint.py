@@ -38,8 +38,9 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is None or issubclass(kind, Exception):  # an interrupt does not wait for a write; the one before stays
+            self.close()
 
     def close(self) -> None:
         """Waits for writes and lets go of the directory."""
