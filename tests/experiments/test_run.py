@@ -55,7 +55,11 @@ def _stop_when(process: subprocess.Popen, path: pathlib.Path, pattern: str, numb
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    try:
+        _, err = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"still running 120 s after signal {number}: {process.communicate()[1]}")
     return process.returncode, err
 
 
