@@ -83,26 +83,23 @@ def adversarial(material: Material):
 
 def occlusion(material: Material):
     """Accuracy against the share of patches dropped."""
-    rows = records.select(material.rows, stage="occlusion", metric="accuracy")
-    if rows.empty:
-        return None
-    figure, (axis,) = style.panels(1)
-    _curves(axis, rows, material.majority)
-    axis.set_xlabel("information loss (share of patches dropped)")
-    style.titles(axis, "Accuracy under occlusion", style.subtitle(rows))
-    return figure
+    return _by_strength(material, "occlusion", "information loss (share of patches dropped)")
 
 
 def corruption(material: Material):
     """Accuracy against severity."""
-    rows = records.select(material.rows, stage="corruption", metric="accuracy")
+    return _by_strength(material, "corruption", "severity (0: clean image)", whole=True)
+
+
+def _by_strength(material: Material, stage: str, label: str, *, whole: bool = False):
+    rows = records.select(material.rows, stage=stage, metric="accuracy")
     if rows.empty:
         return None
     figure, (axis,) = style.panels(1)
     _curves(axis, rows, material.majority)
-    axis.set_xticks(np.unique(rows["strength"].to_numpy(float)))
-    axis.set_xlabel("severity (0: clean image)")
-    style.titles(axis, "Accuracy under corruption", style.subtitle(rows))
+    axis.set_xlabel(label)
+    axis.xaxis.get_major_locator().set_params(integer=whole)
+    style.titles(axis, f"Accuracy under {stage}", style.subtitle(rows))
     return figure
 
 
