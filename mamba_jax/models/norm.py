@@ -6,16 +6,25 @@ with the biased one. At small batches and late stages, where n = b h w is small,
 Flax's layer norm takes the variance as E[x^2] - E[x]^2, which is NaN once one activation beyond 1e19, as a flipped
 exponent bit makes it, overflows in both terms. The mean of the squared deviations, as PyTorch takes it, becomes
 infinite instead, and the normalised vector zero: wrong, but finite.
+
+Both take statistics and normalise in float32 where the input is narrower, and return the input's dtype.
 References: Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 2; Ba et al., "Layer Normalization", 2016.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
+
+class LayerNorm(nn.LayerNorm):
+    """(x - mean) / sqrt(var + epsilon) * scale + bias over the last axis; attributes are those of Flax's."""
+
+    epsilon: float = 1e-5
+    use_fast_variance: bool = False
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: [..., c] float."""
+        return super().__call__(x.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):

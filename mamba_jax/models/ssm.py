@@ -25,7 +25,9 @@ dense_init = nn.initializers.truncated_normal(0.02)
 
 
 class SS2D(nn.Module):
-    """The 2-D selective scan: [b, h, w, c] -> [b, h, w, c].
+    """The 2-D selective scan: [b, h, w, c] -> [b, h, w, c], computed in the dtype of its input.
+
+    Step sizes, the recurrence and the norm are float32 whatever that dtype is.
 
     Attributes:
       expand: inner channels d per outer channel c.
@@ -44,13 +46,13 @@ class SS2D(nn.Module):
     def __call__(self, v: jax.Array) -> jax.Array:
         c = v.shape[-1]
         d = self.expand * c
-        x = nn.Dense(d, use_bias=False, kernel_init=dense_init, name="in_proj")(v)
-        z = nn.Dense(d, use_bias=False, kernel_init=dense_init, name="gate_proj")(v)
+        x = nn.Dense(d, use_bias=False, dtype=v.dtype, kernel_init=dense_init, name="in_proj")(v)
+        z = nn.Dense(d, use_bias=False, dtype=v.dtype, kernel_init=dense_init, name="gate_proj")(v)
         x = taps.tap(self, "in_proj_out", x)
         x = nn.silu(DepthwiseConv2D(name="conv")(x))
         y = taps.tap(self, "scan", self._cross_scan(x, rank=math.ceil(c / 16)))
         y = norm.LayerNorm(name="out_norm")(y) * nn.silu(z)
-        return nn.Dense(c, use_bias=False, kernel_init=dense_init, name="out_proj")(y)
+        return nn.Dense(c, use_bias=False, dtype=v.dtype, kernel_init=dense_init, name="out_proj")(y)
 
     def _cross_scan(self, x: jax.Array, *, rank: int) -> jax.Array:
         """The four scans of x [b, h, w, d], each put back in place, summed."""
@@ -68,9 +70,9 @@ class SS2D(nn.Module):
         u = jnp.stack([rows, columns], axis=1)
         # Projecting commutes with reversing, so each sequence is projected for both of its directions at once.
         weights = jnp.concatenate([dt_down, B_proj, C_proj], axis=-1).reshape((2, 2, d, rank + 2 * n))
-        projected = jnp.einsum("bsld,rsdm->brslm", u, weights).reshape((b, k, h * w, rank + 2 * n))
+        projected = jnp.einsum("bsld,rsdm->brslm", u, weights.astype(u.dtype)).reshape((b, k, h * w, rank + 2 * n))
         dt, B, C = jnp.split(projected, [rank, rank + n], axis=-1)
-        dt = nn.softplus(jnp.einsum("bklr,krd->bkld", dt, dt_up) + dt_bias[None, :, None])
+        dt = nn.softplus(jnp.einsum("bklr,krd->bkld", dt.astype(dt_up.dtype), dt_up) + dt_bias[None, :, None])
         dt, B, C = taps.tap(self, "dt", dt), taps.tap(self, "B", B), taps.tap(self, "C", C)
 
         y = sum(
@@ -132,8 +134,8 @@ class DepthwiseConv2D(nn.Module):
         """x: [b, h, w, d]."""
         _, h, w, d = x.shape
         # The published network draws these as if the convolution were dense: groups are ignored.
-        kernel = self.param("kernel", nn.initializers.normal(math.sqrt(2 / (9 * d))), (3, 3, 1, d))
-        bias = self.param("bias", nn.initializers.zeros, (d,))
+        kernel = self.param("kernel", nn.initializers.normal(math.sqrt(2 / (9 * d))), (3, 3, 1, d)).astype(x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (d,)).astype(x.dtype)
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         shifted = [padded[:, i : i + h, j : j + w] * kernel[i, j][None, None] for i in range(3) for j in range(3)]
         return sum(shifted) + bias.reshape((1, 1, 1, d))
