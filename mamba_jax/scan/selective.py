@@ -3,7 +3,8 @@
     h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t,   h_0 = 0
     y_t = C_t . h_t + D u_t
 
-`sequential` walks through the steps, `associative` composes them in a tree. They agree to rounding on finite inputs.
+`sequential` walks through the steps, `associative` composes them in a tree, `chunked` in a tree per chunk of steps.
+They agree to rounding on finite inputs.
 """
 
 import math
@@ -12,19 +13,22 @@ import jax
 import jax.numpy as jnp
 
 from mamba_jax import types
-from mamba_jax.scan import associative, sequential
+from mamba_jax.scan import associative, chunked, manual, sequential
 
-METHODS = {"associative": associative.scan, "sequential": sequential.scan}
+METHODS = {"associative": associative.scan, "chunked": chunked.scan, "sequential": sequential.scan}
 
 
 def resolve_method(method: types.ScanMethod) -> str:
-    """The method that `auto` stands for here: `sequential` on a CPU, `associative` on a GPU or TPU.
+    """The method that `auto` stands for here: `sequential` on a CPU, `chunked` on a GPU or TPU.
+
+    On a CPU the steps were measured to be 5 to 10 times faster than the tree. Elsewhere `chunked` chooses by shape: one
+    tree where its states take little memory, as in `associative`, and a tree per chunk where they would not.
 
     Raises:
       ValueError: `method` is unknown.
     """
     if method == "auto":
-        return "sequential" if jax.default_backend() == "cpu" else "associative"
+        return "sequential" if jax.default_backend() == "cpu" else "chunked"
     if method not in METHODS:
         raise ValueError(f"method must be one of {('auto', *METHODS)}, got {method!r}")
     return method
@@ -44,7 +48,7 @@ def selective_scan(
     """y_t = C_t . h_t + D u_t with h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t and h_0 = 0.
 
     `sequential` has its own reverse pass and so reverse-mode derivatives only: `jax.grad` and `jax.vjp` work, `jax.jvp`
-    (and `jax.jacfwd`, `jax.hessian`) raises TypeError. `associative` has both modes.
+    (and `jax.jacfwd`, `jax.hessian`) raises TypeError. `associative` and `chunked` have both modes.
 
     Args:
       u: [*batch, l, d] input.
@@ -55,7 +59,7 @@ def selective_scan(
       C: [*batch, l, n] output projection.
       D: [*groups, d] skip connection, or None.
       reverse: run from the last step to the first.
-      method: `associative`, `sequential` or `auto` (see `resolve_method`).
+      method: one of `METHODS`, or `auto` (see `resolve_method`).
 
     Returns:
       y: [*batch, l, d] in u's dtype; the recurrence is accumulated in float32 whatever the inputs are.
@@ -69,6 +73,7 @@ def selective_scan(
     """
     scan = METHODS[resolve_method(method)]
     _check_shapes(u, dt, A, B, C, D)
+    u, dt, A, B, C = manual.align(u, dt, A, B, C)
     groups = A.shape[:-2]
     batch = u.shape[: u.ndim - 2 - len(groups)]
     b, k = math.prod(batch), math.prod(groups)

@@ -17,6 +17,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from mamba_jax.scan import manual
+
 _CHUNK_STEPS = 14  # between two states that are kept for the reverse pass
 
 
@@ -53,8 +55,8 @@ def _to_chunks(x: jax.Array, steps: int) -> jax.Array:
     return x.reshape((-1, steps, *x.shape[1:]))
 
 
-def _zero_state(A: jax.Array, batch: int) -> jax.Array:
-    return jnp.zeros((batch, *A.shape), jnp.float32)
+def _zero_state(A: jax.Array, u: jax.Array) -> jax.Array:
+    return manual.zeros((u.shape[2], *A.shape), like=u)
 
 
 def _step(A, h, u, dt, B):
@@ -82,7 +84,7 @@ def _forward(reverse, A, u, dt, B, C):
         h_end, y = jax.lax.scan(step, h, inputs, reverse=reverse)
         return h_end, (y, h)
 
-    _, (y, starts) = jax.lax.scan(chunk, _zero_state(A, u.shape[2]), (u, dt, B, C), reverse=reverse)
+    _, (y, starts) = jax.lax.scan(chunk, _zero_state(A, u), (u, dt, B, C), reverse=reverse)
     return y, (A, u, dt, B, C, starts)
 
 
@@ -98,7 +100,7 @@ def _backward(reverse, residuals, dy):
         steps = (before, u_c, dt_c, B_c, C_c, dy_c)
         return jax.lax.scan(functools.partial(_adjoint_step, A), carry, steps, reverse=not reverse)
 
-    zero = _zero_state(A, u.shape[2])
+    zero = _zero_state(A, u)
     (_, dA), (du, ddt, dB, dC) = jax.lax.scan(chunk, (zero, zero), (starts, u, dt, B, C, dy), reverse=not reverse)
     dA = jnp.sum(dA, axis=0)
     return dA, du.astype(u.dtype), ddt.astype(dt.dtype), dB.astype(B.dtype), dC.astype(C.dtype)
