@@ -1,0 +1,2 @@
+from mamba_jax.scan.pallas.fused import scan
+__all__ = ["scan"]
