@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mamba_jax import types
-from mamba_jax.models import norm, preprocess, ssm, taps
+from mamba_jax.models import norm, preprocess, remat, ssm, taps
 
 
 class MedMamba(nn.Module):
@@ -28,6 +28,9 @@ class MedMamba(nn.Module):
       normalize: (mean, std) applied to the pixels, or None.
       drop_path_rate: the last block's chance to drop its state-space branch in training; earlier blocks' grow linearly.
       scan_method: see `mamba_jax.scan.selective_scan`.
+      dtype: of the computation; None for that of the images. Parameters, the statistics of norms, step sizes, the
+        recurrence and the head are float32 in any case.
+      remat: whether gradients keep only what lies between blocks, see `remat.call`.
     """
 
     num_classes: int
@@ -38,20 +41,22 @@ class MedMamba(nn.Module):
     d_state: int = 16
     drop_path_rate: float = 0.1
     scan_method: types.ScanMethod = "auto"
+    dtype: jax.typing.DTypeLike | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         x = preprocess.preprocess(images, self.normalize)
         check_image_size(min(images.shape[1:3]), self.patch_size)
-        x = PatchEmbed(self.dims[0], self.patch_size, name="patch_embed")(x)
+        x = PatchEmbed(self.dims[0], self.patch_size, name="patch_embed")(x.astype(self.dtype or x.dtype))
         blocks = sum(self.depths)
         for i, depth in enumerate(self.depths):
             first = sum(self.depths[:i])
             rates = tuple(self.drop_path_rate * (first + j) / max(blocks - 1, 1) for j in range(depth))
             last = i == len(self.depths) - 1
-            stage = Stage(rates, not last, self.d_state, self.scan_method, name=f"stages_{i}")
+            stage = Stage(rates, not last, self.d_state, self.scan_method, self.remat, name=f"stages_{i}")
             x = stage(x, train=train)
-        x = jnp.mean(x, axis=(1, 2))
+        x = jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2))
         return nn.Dense(self.num_classes, kernel_init=ssm.dense_init, name="head")(x).astype(jnp.float32)
 
 
@@ -75,7 +80,7 @@ class PatchEmbed(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         p = self.patch_size
-        x = _conv(self.dim, p, strides=p, padding="VALID", name="proj")(x)
+        x = _conv(x, self.dim, p, strides=p, padding="VALID", name="proj")
         return taps.tap(self, "out", norm.LayerNorm(name="norm")(x))
 
 
@@ -85,17 +90,20 @@ class Stage(nn.Module):
     Attributes:
       drop_path_rates: one per block.
       merge: whether a patch merge follows (not in the last stage).
+      d_state, scan_method, remat: as in `MedMamba`.
     """
 
     drop_path_rates: tuple[float, ...]
     merge: bool
     d_state: int
     scan_method: types.ScanMethod
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         for j, rate in enumerate(self.drop_path_rates):
-            x = Block(rate, self.d_state, self.scan_method, name=f"block_{j}")(x, train=train)
+            block = Block(rate, self.d_state, self.scan_method, name=f"block_{j}")
+            x = remat.call(block, x, remat=self.remat, train=train)
         return PatchMerge(name="merge")(x) if self.merge else x
 
 
@@ -127,11 +135,11 @@ class ConvBranch(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         c = x.shape[-1]
         x = norm.BatchNorm(name="bn_0")(x, use_running_average=not train)
-        x = _conv(c, 3, name="conv_0")(x)
+        x = _conv(x, c, 3, name="conv_0")
         x = nn.relu(norm.BatchNorm(name="bn_1")(x, use_running_average=not train))
-        x = _conv(c, 3, name="conv_1")(x)
+        x = _conv(x, c, 3, name="conv_1")
         x = nn.relu(norm.BatchNorm(name="bn_2")(x, use_running_average=not train))
-        return nn.relu(_conv(c, 1, name="conv_2")(x))
+        return nn.relu(_conv(x, c, 1, name="conv_2"))
 
 
 class PatchMerge(nn.Module):
@@ -144,13 +152,13 @@ class PatchMerge(nn.Module):
         # Order of the four neighbours: (0, 0), (1, 0), (0, 1), (1, 1), row offset first.
         x = jnp.transpose(x, (0, 1, 3, 4, 2, 5)).reshape((b, h // 2, w // 2, 4 * c))
         x = norm.LayerNorm(name="norm")(x)
-        return nn.Dense(2 * c, use_bias=False, kernel_init=ssm.dense_init, name="reduction")(x)
+        return nn.Dense(2 * c, use_bias=False, dtype=x.dtype, kernel_init=ssm.dense_init, name="reduction")(x)
 
 
-def _conv(features: int, size: int, *, strides: int = 1, padding: str = "SAME", name: str) -> nn.Conv:
-    """A dense convolution, drawn from a normal of variance 2 / (features * size^2)."""
+def _conv(x: jax.Array, features: int, size: int, *, strides: int = 1, padding: str = "SAME", name: str) -> jax.Array:
+    """A dense convolution in x's dtype, drawn from a normal of variance 2 / (features * size^2)."""
     init = nn.initializers.normal(math.sqrt(2 / (features * size * size)))
-    return nn.Conv(features, (size, size), (strides, strides), padding, kernel_init=init, name=name)
+    return nn.Conv(features, (size, size), (strides, strides), padding, dtype=x.dtype, kernel_init=init, name=name)(x)
 
 
 def _drop_path(module: nn.Module, x: jax.Array, rate: float) -> jax.Array:

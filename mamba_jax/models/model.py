@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mamba_jax import scan, types
+from mamba_jax import identity, scan, types
 from mamba_jax.models import medmamba, preprocess, resnet, vit
 
 # Depths and widths of the published code, which each name's options can change. The nano model is ours, sized for two
@@ -29,6 +29,8 @@ MEDMAMBA_PRESETS = {
     "medmamba_b": ((2, 2, 12, 2), (128, 256, 512, 1024)),
 }
 MODELS = (*MEDMAMBA_PRESETS, "resnet18", "vit_ti")
+
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # None: images are float32 already
 
 _MEDMAMBA_OPTIONS = frozenset({"patch_size", "depths", "dims", "d_state", "drop_path_rate", "scan_method"})
 _OPTIONS = {
@@ -56,6 +58,8 @@ class ModelConfig:
     d_state: int | None = None
     drop_path_rate: float | None = None
     scan_method: types.ScanMethod | None = None
+    dtype: str = identity.later("float32")
+    remat: bool = identity.later(False)
 
     def __post_init__(self):
         if self.name not in MODELS:
@@ -74,6 +78,8 @@ class ModelConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1, got {value}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {tuple(DTYPES)}, got {self.dtype!r}")
         if self.in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 or 3, got {self.in_channels}")
         if self.normalize is not None and (len(self.normalize) != 2 or not self.normalize[1] > 0):
@@ -122,6 +128,8 @@ def create_model(
     d_state: int | None = None,
     drop_path_rate: float | None = None,
     scan_method: types.ScanMethod | None = None,
+    dtype: str = "float32",
+    remat: bool = False,
 ) -> Model:
     """Builds a model by name; nothing is computed until `init`.
 
@@ -137,6 +145,10 @@ def create_model(
       d_state: MedMamba's states per inner channel; default 16, and 8 in the nano model.
       drop_path_rate: MedMamba's stochastic depth in training; default 0.1.
       scan_method: MedMamba's selective scan, see `mamba_jax.scan.selective_scan`; default `auto`.
+      dtype: of the computation, "float32" or "bfloat16"; parameters, the statistics of norms, MedMamba's step sizes and
+        recurrence, and the logits are float32 in any case.
+      remat: whether gradients keep only the activations between blocks and compute the others again: less memory, more
+        time, the same numbers.
 
     Raises:
       ValueError: an unknown name, an option that the architecture does not have or out of its range, or a patch size
@@ -155,6 +167,8 @@ def create_model(
             d_state=d_state,
             drop_path_rate=drop_path_rate,
             scan_method=scan_method,
+            dtype=dtype,
+            remat=remat,
         )
     )
 
@@ -171,7 +185,8 @@ def from_config(config: ModelConfig) -> Model:
 
 
 def _module(config: ModelConfig) -> nn.Module:
-    common = {"num_classes": config.num_classes, "normalize": config.normalize}
+    common = {"num_classes": config.num_classes, "normalize": config.normalize, "remat": config.remat}
+    common["dtype"] = DTYPES[config.dtype]
     if config.name == "resnet18":
         return resnet.ResNet18(**common, small_stem=config.image_size < 64)
     if config.name == "vit_ti":

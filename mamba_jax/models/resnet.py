@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mamba_jax.models import norm, preprocess, taps
+from mamba_jax.models import norm, preprocess, remat, taps
 
 STAGE_DIMS = (64, 128, 256, 512)
 STAGE_DEPTHS = (2, 2, 2, 2)
@@ -25,20 +25,26 @@ class ResNet18(nn.Module):
       num_classes: number of logits.
       normalize: (mean, std) or None, see `preprocess.preprocess`.
       small_stem: 3x3 convolution of stride 1 (images of 28 or 32 pixels); otherwise 7x7 of stride 2 and a maximum pool.
+      dtype: of the computation; None for that of the images. Parameters, the statistics of norms and the head are
+        float32 in any case.
+      remat: whether gradients keep only what lies between blocks, see `remat.call`.
     """
 
     num_classes: int
     normalize: preprocess.Normalize = (0.5, 0.5)
     small_stem: bool = True
+    dtype: jax.typing.DTypeLike | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """images: [b, h, w, c] float32 in [0, 1]; `train` takes batch statistics and updates the running ones."""
         x = preprocess.preprocess(images, self.normalize)
-        x = _Stem(STAGE_DIMS[0], self.small_stem, name="stem")(x, train=train)
+        x = _Stem(STAGE_DIMS[0], self.small_stem, name="stem")(x.astype(self.dtype or x.dtype), train=train)
         for i, (dim, depth) in enumerate(zip(STAGE_DIMS, STAGE_DEPTHS, strict=True)):
-            x = _Stage(dim, depth, stride=1 if i == 0 else 2, name=f"stages_{i}")(x, train=train)
-        return nn.Dense(self.num_classes, name="head")(jnp.mean(x, axis=(1, 2)))
+            x = _Stage(dim, depth, 1 if i == 0 else 2, self.remat, name=f"stages_{i}")(x, train=train)
+        x = jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2))
+        return nn.Dense(self.num_classes, name="head")(x)
 
 
 class _Stem(nn.Module):
@@ -50,7 +56,7 @@ class _Stem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         kernel, stride = (3, 1) if self.small else (7, 2)
-        x = _conv(self.dim, kernel, stride, "conv")(x)
+        x = _conv(x, self.dim, kernel, stride, "conv")
         x = nn.relu(norm.BatchNorm(name="bn")(x, use_running_average=not train))
         if not self.small:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
@@ -63,11 +69,13 @@ class _Stage(nn.Module):
     dim: int
     depth: int
     stride: int
+    remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         for j in range(self.depth):
-            x = _Block(self.dim, self.stride if j == 0 else 1, name=f"block_{j}")(x, train=train)
+            block = _Block(self.dim, self.stride if j == 0 else 1, name=f"block_{j}")
+            x = remat.call(block, x, remat=self.remat, train=train)
         return x
 
 
@@ -79,18 +87,18 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        branch = _conv(self.dim, 3, self.stride, "conv_0")(x)
+        branch = _conv(x, self.dim, 3, self.stride, "conv_0")
         branch = nn.relu(norm.BatchNorm(name="bn_0")(branch, use_running_average=not train))
-        branch = _conv(self.dim, 3, 1, "conv_1")(branch)
+        branch = _conv(branch, self.dim, 3, 1, "conv_1")
         branch = norm.BatchNorm(name="bn_1")(branch, use_running_average=not train)
         branch = taps.tap(self, "conv_branch", branch)
         if self.stride != 1 or x.shape[-1] != self.dim:
-            x = _conv(self.dim, 1, self.stride, "shortcut_conv")(x)
+            x = _conv(x, self.dim, 1, self.stride, "shortcut_conv")
             x = norm.BatchNorm(name="shortcut_bn")(x, use_running_average=not train)
         return taps.tap(self, "out", nn.relu(x + branch))
 
 
-def _conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
+def _conv(x: jax.Array, features: int, kernel: int, stride: int, name: str) -> jax.Array:
     """Padded by kernel // 2 on every side (SAME pads unevenly at stride 2); no bias, since a norm follows."""
     return nn.Conv(
         features,
@@ -98,6 +106,7 @@ def _conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
         strides=(stride, stride),
         padding=kernel // 2,
         use_bias=False,
+        dtype=x.dtype,
         kernel_init=_KERNEL_INIT,
         name=name,
-    )
+    )(x)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mamba_jax.models import norm, preprocess, taps
+from mamba_jax.models import norm, preprocess, remat, taps
 
 _LINEAR_INIT = nn.initializers.truncated_normal(0.02)
 _NORM_EPSILON = 1e-6
@@ -38,6 +38,9 @@ class ViTTiny(nn.Module):
       normalize: (mean, std) or None, see `preprocess.preprocess`.
       patch_size: side of a patch, which must divide the image's; None chooses by `patch_size_for`.
       dim, depth, heads, mlp_dim: the tiny size by default.
+      dtype: of the computation; None for that of the images. Parameters, the statistics of norms and the head are
+        float32 in any case.
+      remat: whether gradients keep only what lies between blocks, see `remat.call`.
     """
 
     num_classes: int
@@ -47,6 +50,8 @@ class ViTTiny(nn.Module):
     depth: int = 12
     heads: int = 3
     mlp_dim: int = 768
+    dtype: jax.typing.DTypeLike | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -54,13 +59,14 @@ class ViTTiny(nn.Module):
         del train
         x = preprocess.preprocess(images, self.normalize)
         patch_size = self.patch_size or patch_size_for(min(x.shape[1:3]))
-        x = _PatchEmbed(self.dim, patch_size, name="patch_embed")(x)
-        token = self.param("class_token", nn.initializers.normal(1e-6), (1, 1, self.dim))
+        x = _PatchEmbed(self.dim, patch_size, name="patch_embed")(x.astype(self.dtype or x.dtype))
+        token = self.param("class_token", nn.initializers.normal(1e-6), (1, 1, self.dim)).astype(x.dtype)
         x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.dim)), x], axis=1)
-        x = x + self.param("positions", _LINEAR_INIT, (1, x.shape[1], self.dim))
+        x = x + self.param("positions", _LINEAR_INIT, (1, x.shape[1], self.dim)).astype(x.dtype)
         for i in range(self.depth):
-            x = _Block(self.heads, self.mlp_dim, name=f"block_{i}")(x)
-        x = norm.LayerNorm(epsilon=_NORM_EPSILON, name="norm")(x[:, 0])
+            x = remat.call(_Block(self.heads, self.mlp_dim, name=f"block_{i}"), x, remat=self.remat)
+        x = x[:, 0].astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = norm.LayerNorm(epsilon=_NORM_EPSILON, name="norm")(x)
         return nn.Dense(self.num_classes, kernel_init=_LINEAR_INIT, name="head")(x)
 
 
@@ -75,7 +81,7 @@ class _PatchEmbed(nn.Module):
         p = self.patch_size
         for side in x.shape[1:3]:
             check_image_size(side, p)
-        x = nn.Conv(self.dim, (p, p), (p, p), "VALID", kernel_init=_LINEAR_INIT, name="proj")(x)
+        x = nn.Conv(self.dim, (p, p), (p, p), "VALID", dtype=x.dtype, kernel_init=_LINEAR_INIT, name="proj")(x)
         return taps.tap(self, "out", x.reshape(x.shape[0], -1, self.dim))
 
 
@@ -87,12 +93,14 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        attention = nn.MultiHeadDotProductAttention(self.heads, kernel_init=_LINEAR_INIT, name="attention")
+        attention = nn.MultiHeadDotProductAttention(
+            self.heads, dtype=x.dtype, kernel_init=_LINEAR_INIT, name="attention"
+        )
         branch = attention(norm.LayerNorm(epsilon=_NORM_EPSILON, name="norm_0")(x))
         x = x + taps.tap(self, "attention_branch", branch)
         branch = norm.LayerNorm(epsilon=_NORM_EPSILON, name="norm_1")(x)
-        branch = nn.Dense(self.mlp_dim, kernel_init=_LINEAR_INIT, name="mlp_in")(branch)
+        branch = nn.Dense(self.mlp_dim, dtype=x.dtype, kernel_init=_LINEAR_INIT, name="mlp_in")(branch)
         branch = nn.gelu(branch, approximate=False)
-        branch = nn.Dense(x.shape[-1], kernel_init=_LINEAR_INIT, name="mlp_out")(branch)
+        branch = nn.Dense(x.shape[-1], dtype=x.dtype, kernel_init=_LINEAR_INIT, name="mlp_out")(branch)
         x = x + taps.tap(self, "mlp_branch", branch)
         return taps.tap(self, "out", x)
