@@ -1,0 +1,18 @@
+"""In a process of its own: builds MedMamba-T and does one training step. Started by `startup`."""
+
+import time
+
+import jax
+
+from benchmarks import children, training
+
+
+def main() -> None:
+    """Does the step, and answers with the time of day when it was finished."""
+    given = children.arguments()
+    jax.block_until_ready(training.Steps(given["options"], given["batch"])())
+    children.answer({"finished": time.time()})
+
+
+if __name__ == "__main__":
+    main()

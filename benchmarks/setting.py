@@ -1,0 +1,134 @@
+"""What every benchmark is given: sizes (full, or small to see that all of it runs), the machine's rates, a voice."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import machine, timing
+from mamba_jax import models, zoo
+
+_TINY = {"name": "medmamba", "depths": (1, 0, 0, 0), "dims": (4, 8, 16, 32), "d_state": 2}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Shapes and repeats of the suite; the defaults are what the names of the figures say.
+
+    Attributes:
+      rounds: of each comparison.
+      matrix_side, copied_bytes: see `machine.measure`.
+      model, model_n: options of `create_model` for MedMamba-T and the nano model.
+      zoo: name of a trained model for attacks and campaigns; None for `model_n` untrained.
+      batch: images at 28 px. batch_224: at 224 px.
+      side_28, side_224: pixels. patch_28, patch_224: pixels.
+      batches: for the time per image.
+      scan_stages: (l, d) of the scan in each stage at 28 px. scan_states: n.
+      scan_lengths: tokens, for the scaling; scan_scaling_batch: b.
+      train_batch_n: images in a step of the nano model.
+      attack_images, attack_steps: of PGD, a short and a long run.
+      campaign_images, campaign_trials: of the fault trials.
+      starts: cold and warm starts of a fresh process.
+    """
+
+    rounds: timing.Rounds = dataclasses.field(default_factory=timing.Rounds)
+    matrix_side: int = 2048
+    copied_bytes: int = 2**29
+    model: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "medmamba_t"})
+    model_n: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "medmamba_n"})
+    zoo: str | None = "pneumoniamnist/medmamba_n"
+    batch: int = 32
+    batch_224: int = 4
+    side_28: int = 28
+    side_224: int = 224
+    patch_28: int = 2
+    patch_224: int = 4
+    batches: tuple[int, ...] = (8, 32, 128)
+    scan_stages: tuple[tuple[int, int], ...] = ((196, 96), (49, 192), (9, 384), (1, 768))
+    scan_states: int = 16
+    scan_lengths: tuple[int, ...] = (49, 196, 784, 3136)
+    scan_scaling_batch: int = 8
+    train_batch_n: int = 128
+    attack_images: int = 64
+    attack_steps: tuple[int, int] = (2, 10)
+    campaign_images: int = 128
+    campaign_trials: int = 8
+    starts: int = 3
+
+
+FULL = Sizes()
+SMALL = Sizes(
+    rounds=timing.Rounds(least=2, most=2, seconds=0.0),
+    matrix_side=64,
+    copied_bytes=2**16,
+    model=_TINY,
+    model_n=_TINY,
+    zoo=None,
+    batch=2,
+    batch_224=1,
+    side_224=32,
+    batches=(1, 2),
+    scan_stages=((16, 4),),
+    scan_states=2,
+    scan_lengths=(4, 8),
+    scan_scaling_batch=2,
+    train_batch_n=2,
+    attack_images=2,
+    attack_steps=(1, 2),
+    campaign_images=2,
+    campaign_trials=2,
+    starts=1,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a benchmark runs with.
+
+    Attributes:
+      sizes: shapes and repeats.
+      rates: the machine's measured limits.
+      say: shows a line of progress.
+    """
+
+    sizes: Sizes
+    rates: machine.Rates
+    say: Callable[[str], None]
+
+    def compare(self, what: str, functions: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
+        """`timing.interleave` with a line of progress before it."""
+        self.say(f"{what}: {', '.join(functions)}")
+        return timing.interleave(functions, self.sizes.rounds)
+
+
+def progress() -> Callable[[str], None]:
+    """A function that prints a line on standard error, with the seconds since this call."""
+    begun = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - begun:5.0f} s] {line}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def images(count: int, side: int, channels: int = 3) -> jax.Array:
+    """[count, side, side, channels] float32, uniform in [0, 1], always the same."""
+    return jnp.asarray(np.random.default_rng(0).random((count, side, side, channels), np.float32))
+
+
+def labels(count: int) -> jax.Array:
+    """[count] int32: 0 and 1 in turn, classes that every model here has."""
+    return jnp.arange(count, dtype=jnp.int32) % 2
+
+
+def subject(sizes: Sizes) -> tuple[models.Model, Any]:
+    """The trained model that is attacked, with its variables; `model_n` untrained where the sizes name none."""
+    if sizes.zoo is not None:
+        return zoo.load_pretrained(sizes.zoo)
+    model = models.create_model(**sizes.model_n, num_classes=2)
+    return model, model.init(jax.random.key(0))
