@@ -80,6 +80,11 @@ def run(u, dt, A, B, C, starts, dy, *, k: int, descending: bool, target: blocks.
     return _gather(plan, *call(*(x.reshape((-1, *x.shape[2:])) for x in operands)))
 
 
+def sums_per_block(n: int) -> int:
+    """Row sums that a program writes per block of steps: dB and dC of its channels, and rows that n leaves unused."""
+    return pl.cdiv(n, _STATES) * _ROWS
+
+
 def _outputs(plan):
     """Shapes and blocks of du, d(dt), dA per program, and the row sums that hold dB and dC."""
     sequence = ((plan.groups * plan.sequences, plan.length, plan.d), blocks.sequence_spec(plan, plan.groups))

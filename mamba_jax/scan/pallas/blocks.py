@@ -211,4 +211,3 @@ def _div(x: jax.Array, by: int) -> jax.Array:
 
 def _rem(x: jax.Array, by: int) -> jax.Array:
     return jnp.zeros_like(x) if by == 1 else jax.lax.rem(x, np.int32(by))
-

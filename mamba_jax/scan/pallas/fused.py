@@ -41,7 +41,7 @@ def _sequences(x: jax.Array) -> jax.Array:
 
 
 def _vary_alike(operands):
-    """Inside `shard_map`, let every operand vary over the mesh axes of any: the derivative of that sums over devices."""
+    """Inside `shard_map`, let all operands vary over the mesh axes of any; the derivative of that sums over devices."""
     axes = frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in operands))
     return [jax.lax.pcast(x, tuple(axes - jax.typeof(x).manual_axis_type.varying), to="varying") for x in operands]
 
@@ -73,9 +73,7 @@ def _forward_call(reverse: bool, keep: bool) -> Callable:
     def run(target, u, dt, A, B, C):
         k, d = A.shape[1:3]
         u, dt, B, C = (_prepare(x, target) for x in (u, dt, B, C))
-        y, starts = forward.run(
-            u, dt, forward.exponents(A), B, C, k=k, descending=reverse, keep=keep, target=target
-        )
+        y, starts = forward.run(u, dt, forward.exponents(A), B, C, k=k, descending=reverse, keep=keep, target=target)
         return forward.Values(y[..., :d], None if starts is None else starts[..., :d])
 
     return _over_groups(_by_target(run))
@@ -86,9 +84,7 @@ def _backward_call(reverse: bool) -> Callable:
     def run(target, u, dt, A, B, C, starts, dy):
         k, d = A.shape[1:3]
         u, dt, B, C, starts, dy = (_prepare(x, target) for x in (u, dt, B, C, starts, dy))
-        gradients = backward.run(
-            u, dt, forward.exponents(A), B, C, starts, dy, k=k, descending=reverse, target=target
-        )
+        gradients = backward.run(u, dt, forward.exponents(A), B, C, starts, dy, k=k, descending=reverse, target=target)
         du, ddt, dA, dB, dC = gradients
         return backward.Gradients(du[..., :d], ddt[..., :d], dA[..., :d, :], dB, dC)
 
