@@ -4,8 +4,8 @@
     python -m benchmarks --only=scan,model      # some subjects
     python -m benchmarks --small                # tiny shapes: shows that everything runs, measures nothing
 
-Every figure is printed as a line of JSON as soon as it is there; progress goes to standard error. The table comes at the
-end, and goes with the lines into the folder `--output`.
+Every figure is printed as a line of JSON as soon as it is there; progress goes to standard error. The table comes at
+the end, and goes with the lines into the folder `--output`.
 """
 
 import argparse
