@@ -1,10 +1,11 @@
-# Everything a fresh machine needs: `make demo` runs the study on drawn images, `make test` passes all tests.
+# Everything a fresh machine needs: `make demo` runs the study on drawn images, `make test` passes all tests,
+# `make bench` measures.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: setup demo test lint format lock clean
+.PHONY: setup demo test bench lint format lock clean
 
 setup: $(VENV)/.installed
 
@@ -22,6 +23,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
+
+bench: setup
+	$(BIN)/python -m benchmarks
 
 lint: setup
 	$(BIN)/ruff check .

@@ -78,7 +78,7 @@ class Bench:
         say("machine: matrix products and copies")
         self._rates = machine.measure(side=sizes.matrix_side, copied_bytes=sizes.copied_bytes, rounds=sizes.rounds)
 
-    def figures(self) -> Iterator[figures.Figure]:
+    def run(self) -> Iterator[figures.Figure]:
         """All of them."""
         yield from machine.as_figures(self._rates, when="before")
         for gradient in (False, True):
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     here = jax.default_backend() == "gpu"
     made = figures.about(shlex.join(["python", "-m", "benchmarks.gpu", *arguments]))
     found = []
-    for figure in Bench(GPU if here else SMALL, setting.progress()).figures():
+    for figure in Bench(GPU if here else SMALL, setting.progress()).run():
         print(figures.json_line(figure, small=not here), flush=True)
         found.append(figure)
     notes, unmeasured = ([], ()) if here else ([NOT_MEASURED], ("on a GPU",))
