@@ -4,13 +4,13 @@ import time
 
 import jax
 
-from benchmarks import children, training
+from benchmarks import children, steps
 
 
 def main() -> None:
     """Does the step, and answers with the time of day when it was finished."""
     given = children.arguments()
-    jax.block_until_ready(training.Steps(given["options"], given["batch"])())
+    jax.block_until_ready(steps.Steps(given["options"], given["batch"])())
     children.answer({"finished": time.time()})
 
 

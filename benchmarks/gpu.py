@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 import threats
-from benchmarks import figures, floors, machine, scan, setting, suite, timing, training
+from benchmarks import figures, floors, machine, scan, setting, steps, suite, timing
 from mamba_jax import models
 from threats import faults
 
@@ -126,7 +126,7 @@ class Bench:
     def _train(self) -> Iterator[figures.Figure]:
         """Training images per second in bfloat16, norms' statistics and recurrence in float32, and in float32."""
         options = {**self.sizes.model, "num_classes": _NUM_CLASSES, "image_size": self.sizes.side, "patch_size": 4}
-        compared = {dtype: training.Steps(options | extra, self.sizes.batch) for dtype, extra in _dtypes().items()}
+        compared = {dtype: steps.Steps(options | extra, self.sizes.batch) for dtype, extra in _dtypes().items()}
         for dtype, samples in self._compare("training", compared).items():
             interval = timing.rate(timing.median(samples), self.sizes.batch)
             yield figures.Figure(name=f"gpu/training_{dtype}", unit="images/s", interval=interval)
@@ -134,13 +134,13 @@ class Bench:
     def _attack(self) -> Iterator[figures.Figure]:
         """The time of PGD over its steps; the two passes around them are counted in."""
         model, variables = self._model(self.sizes.side, 4)
-        steps, batch = self.sizes.attack_steps, self.sizes.batch
-        attack = jax.jit(functools.partial(threats.pgd, model.apply, steps=steps))
+        count, batch = self.sizes.attack_steps, self.sizes.batch
+        attack = jax.jit(functools.partial(threats.pgd, model.apply, steps=count))
         images, labels = setting.images(batch, self.sizes.side), setting.labels(batch)
         called = functools.partial(attack, variables, images, labels, key=jax.random.key(0), epsilon=8 / 255)
-        for samples in self._compare("attack", {f"PGD-{steps}": called}).values():
-            interval = timing.median(samples / steps)
-            yield figures.Figure(name=f"gpu/pgd_{self.sizes.attack_steps}_step", unit="s", interval=interval)
+        for samples in self._compare("attack", {f"PGD-{count}": called}).values():
+            interval = timing.median(samples / count)
+            yield figures.Figure(name=f"gpu/pgd_{count}_step", unit="s", interval=interval)
 
     def _faults(self) -> Iterator[figures.Figure]:
         """Weight-fault trials per second, a whole group under one vmap."""
