@@ -3,7 +3,8 @@
 from mamba_jax.training.checkpoint import CheckpointError, fingerprint, load_best
 from mamba_jax.training.fit import FitResult, TrainingDiverged, fit, predict
 from mamba_jax.training.metrics import evaluate_scores
-from mamba_jax.training.train import TrainConfig, TrainState, loss, make_optimizer, make_train_step
+from mamba_jax.training.parallel import make_mesh
+from mamba_jax.training.train import TrainConfig, TrainState, loss, make_optimizer, make_train_step, make_update
 
 __all__ = [
     "CheckpointError",
@@ -16,7 +17,9 @@ __all__ = [
     "fit",
     "load_best",
     "loss",
+    "make_mesh",
     "make_optimizer",
     "make_train_step",
+    "make_update",
     "predict",
 ]

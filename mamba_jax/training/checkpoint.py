@@ -59,7 +59,8 @@ class Checkpoints:
         """(state, record) of the last epoch saved, or None if there is none.
 
         Args:
-          abstract_state: `jax.ShapeDtypeStruct`s of the state, from `jax.eval_shape`.
+          abstract_state: `jax.ShapeDtypeStruct`s of the state, from `jax.eval_shape`; where they name a sharding, the
+            arrays are placed so, otherwise on the first device.
 
         Raises:
           CheckpointError: it is there but cannot be read into that structure.
@@ -110,9 +111,10 @@ def fingerprint(variables: types.Variables) -> str:
     return digest.hexdigest()
 
 
-def _on_device(leaf: Any) -> jax.ShapeDtypeStruct:
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
     """Says where a leaf goes; left unsaid, Orbax would put it where it was when saved, with a warning."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _open(directory: pathlib.Path, *, keep: int) -> ocp.training.Checkpointer:
@@ -129,7 +131,7 @@ def _restore(checkpointer: ocp.training.Checkpointer, epoch: int, abstract: Any)
     try:
         found = checkpointer.metadata(epoch)
         same_shapes = _shapes(found.metadata) == _shapes(abstract)
-        tree = checkpointer.load(epoch, jax.tree.map(_on_device, abstract)) if same_shapes else None
+        tree = checkpointer.load(epoch, jax.tree.map(_placed, abstract)) if same_shapes else None
     except (ValueError, KeyError, OSError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{where} cannot be read ({reason}): delete that folder to train again") from error

@@ -1,10 +1,11 @@
 """The training loop: epochs of compiled steps, a look at the validation split after each, and a checkpoint.
 
 A run that is stopped and called again with the same arguments goes on after its last whole epoch and ends with the same
-weights as one that was never stopped.
+weights as one that was never stopped. Over a mesh of devices each holds the whole state and its share of every batch,
+and batch norms are those of the whole batch (see `parallel`), so the numbers do not depend on how many devices there
+are, to rounding, and a run may go on on another number of them.
 """
 
-import dataclasses
 import functools
 import json
 import math
@@ -17,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mamba_jax import data, models, types
-from mamba_jax.training import checkpoint, metrics, train
+from mamba_jax import data, identity, models, types
+from mamba_jax.training import checkpoint, feeding, metrics, parallel, train
 
-_LOOK_EVERY = 10  # steps between looks at the loss; each look waits for the device
+_LOOK_EVERY = 10  # steps between looks at the loss
 _EVALUATION_BATCH = 256
 
 Progress = Callable[[int, int, int, dict[str, float]], None]
@@ -50,31 +51,41 @@ def fit(
     directory: str | pathlib.Path,
     init_variables: types.Variables | None = None,
     progress: Progress | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    resident: bool | None = None,
 ) -> FitResult:
     """Trains on the train split, chooses the epoch by the val split, and never looks at the test split.
 
     Args:
       model: made for the data's classes.
-      dataset: task, splits; the train split is held on the device as uint8.
+      dataset: task, splits.
       config: see `TrainConfig`.
       directory: of the checkpoints; a run found there with the same config is continued.
       init_variables: to start from; default `model.init` with the config's seed.
       progress: called as `progress(epoch, step, steps, figures)` every few steps and at the end of each epoch, epochs
         counted from 1, with `loss`, `accuracy`, `images_per_second` and, at the end, the epoch's row of `history`.
+      mesh: one axis "data", see `parallel.make_mesh`; default one device. Where it spans the devices of several
+        processes, each calls `fit` with the same arguments and a `directory` that all of them see. Batch norms take
+        their statistics over the whole batch on all devices.
+      resident: whether the train split is held on the device, as uint8; default if it takes at most a quarter of its
+        memory. Otherwise batches are placed one ahead. The results are the same.
 
     Raises:
+      ValueError: the batch size is not divisible by `config.accumulate` times the number of devices.
       TrainingDiverged: the loss is NaN or infinite; checkpoints of earlier epochs stay.
       checkpoint.CheckpointError: `directory` holds a run of another configuration, model, data or start.
     """
     key = jax.random.key(config.seed)
     init_key, run_key = jax.random.split(key)
-    run = _Run(model, dataset, config, run_key, progress or (lambda *_: None))
+    mesh = parallel.make_mesh() if mesh is None else parallel.check_mesh(mesh)
+    run = _Run(model, dataset, config, run_key, progress or (lambda *_: None), mesh, resident)
     variables = model.init(init_key) if init_variables is None else init_variables
-    state = train.create_state(variables, run.optimizer)
+    state = parallel.to_all(train.create_state(variables, run.optimizer), mesh)
+    abstract = parallel.abstract(state, mesh)
     record = {"identity": _identity(model, dataset, config, init_variables), "history": [], "best_epoch": 0}
 
     with checkpoint.Checkpoints(directory) as checkpoints:
-        restored = checkpoints.restore_latest(jax.eval_shape(lambda: state))
+        restored = checkpoints.restore_latest(abstract)
         if restored is not None:
             state, found = restored
             if found["identity"] != record["identity"]:
@@ -92,7 +103,8 @@ def fit(
             record = {**record, "history": history, "best_epoch": best}
             checkpoints.save_latest(epoch, state, record)
             run.progress(epoch, run.steps, run.steps, row)
-        best_variables = checkpoints.restore_best(record["best_epoch"], jax.eval_shape(lambda: state.variables))
+        best_variables = checkpoints.restore_best(record["best_epoch"], abstract.variables)
+    best_variables = jax.tree.map(jnp.asarray, parallel.to_host(best_variables))
     return FitResult(best_variables, record["best_epoch"], record["history"])
 
 
@@ -102,6 +114,7 @@ def predict(
     images: np.ndarray,
     *,
     batch_size: int = _EVALUATION_BATCH,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> np.ndarray:
     """Logits [n, k] float32 of images [n, h, w, c] uint8, in batches of one shape.
 
@@ -110,39 +123,57 @@ def predict(
       variables: of the model.
       images: uint8.
       batch_size: images per call.
+      mesh: over which `variables` lie whole, and the images are cut if it divides `batch_size`; default one device.
     """
     split = data.Split(images, np.zeros(len(images), np.int32))
-    logits = [_logits(apply, variables, batch.images)[: batch.valid] for batch in data.batches(split, batch_size)]
-    return np.concatenate([np.asarray(rows) for rows in logits])
+    placed = parallel.replicated(mesh) if mesh is not None else None
+    cut = mesh is not None and batch_size % mesh.size == 0
+    logits = []
+    for batch in data.batches(split, batch_size):
+        given = parallel.rows(batch.images, np.arange(batch_size), mesh) if cut else batch.images
+        logits.append((_logits(apply, placed, variables, given), batch.valid))
+    return np.concatenate([np.asarray(rows)[:valid] for rows, valid in logits])
 
 
 class _Run:
     """The parts of a run that stay the same over its epochs."""
 
-    def __init__(self, model: models.Model, dataset: data.Dataset, config: train.TrainConfig, key: jax.Array, progress):
-        self.split, self.validation, self.task = dataset.splits["train"], dataset.splits["val"], dataset.task
-        self.batch = min(config.batch_size, len(self.split))
-        self.steps = len(self.split) // self.batch
+    def __init__(self, model, dataset, config, key, progress, mesh, resident):
+        split, self.validation, self.task = dataset.splits["train"], dataset.splits["val"], dataset.task
+        self.count, self.batch = len(split), min(config.batch_size, len(split))
+        parallel.check_batch(self.batch, accumulate=config.accumulate, devices=mesh.size)
+        self.steps = self.count // self.batch
         self.optimizer = train.make_optimizer(config, steps_per_epoch=self.steps)
-        self.model, self.config, self.progress = model, config, progress
-        self.order_key, self.step_key = jax.random.split(key)
-        self.images, self.labels = jnp.asarray(self.split.images), jnp.asarray(self.split.labels)
+        self.model, self.config, self.progress, self.mesh = model, config, progress, mesh
+        self.order_key, step_key = jax.random.split(key)
+        self.step_key = parallel.to_all(step_key, mesh)
         policy = data.policy_for(dataset.name, policy=config.augmentation)
-        self.step = train.make_train_step(
-            model, self.optimizer, task=self.task, policy=policy, label_smoothing=config.label_smoothing
+        update = train.make_update(
+            model,
+            self.optimizer,
+            task=self.task,
+            policy=policy,
+            label_smoothing=config.label_smoothing,
+            accumulate=config.accumulate,
         )
+        resident = feeding.fits(split, mesh) if resident is None else resident
+        self.pass_over = (feeding.resident if resident else feeding.streamed)(update, split, mesh)
 
     def epoch(self, epoch: int, state: train.TrainState) -> tuple[train.TrainState, dict[str, float]]:
         """One pass over the training split, then the validation split."""
         start = time.perf_counter()
-        order = jax.random.permutation(jax.random.fold_in(self.order_key, epoch), len(self.split))
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(self.order_key, epoch), self.count))
         order = order[: self.steps * self.batch].reshape(self.steps, self.batch)
-        totals = {"loss": 0.0, "accuracy": 0.0}
-        for step in range(self.steps):
-            state, figures = self.step(state, self.images, self.labels, order[step], self.step_key)
+        totals, due = {"loss": 0.0, "accuracy": 0.0}, None
+        steps = self.pass_over(state, order, self.step_key)
+        for step in range(1, self.steps + 1):
+            state, figures = next(steps)
+            # A look waits for the device, so the step after the one that is looked at has been dispatched by then.
+            if due is not None:
+                self._look(epoch, *due, time.perf_counter() - start)
             totals = {"loss": totals["loss"] + figures["loss"], "accuracy": totals["accuracy"] + figures["correct"]}
-            if (step + 1) % _LOOK_EVERY == 0 or step + 1 == self.steps:
-                self._look(epoch, step + 1, totals, time.perf_counter() - start)
+            due = (step, totals) if step % _LOOK_EVERY == 0 or step == self.steps else None
+        self._look(epoch, *due, time.perf_counter() - start)
         seconds = time.perf_counter() - start
         row = {"epoch": epoch, **{f"train_{k}": float(v) / self.steps for k, v in totals.items()}}
         row |= {f"val_{k}": v for k, v in self._validate(state).items()}
@@ -159,25 +190,27 @@ class _Run:
         self.progress(epoch, step, self.steps, figures | {"images_per_second": step * self.batch / seconds})
 
     def _validate(self, state: train.TrainState) -> dict[str, float]:
-        logits = predict(self.model.apply, state.variables, self.validation.images)
+        logits = predict(self.model.apply, state.variables, self.validation.images, mesh=self.mesh)
         scores = metrics.evaluate_scores(logits, self.validation.labels, self.task)
         losses = train.loss(jnp.asarray(logits), jnp.asarray(self.validation.labels), self.task)
         return {"loss": float(jnp.mean(losses)), "accuracy": scores["accuracy"], "auc": scores["auc"]}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(apply: Callable[..., jax.Array], variables: types.Variables, images: jax.Array) -> jax.Array:
-    return apply(variables, data.to_float(images))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _logits(apply: Callable[..., jax.Array], placed: jax.sharding.Sharding | None, variables, images) -> jax.Array:
+    logits = apply(variables, data.to_float(images))
+    return logits if placed is None else jax.lax.with_sharding_constraint(logits, placed)
 
 
 def _identity(
     model: models.Model, dataset: data.Dataset, config: train.TrainConfig, init_variables: types.Variables | None
 ) -> dict[str, Any]:
-    """All that decides the weights, as JSON data."""
-    described = {**dataclasses.asdict(config), "model": dataclasses.asdict(model.config), "data": dataset.sha256}
+    """All that decides the weights, as JSON data; on how many devices they are computed does not."""
+    described = {**identity.describe(config), "model": identity.describe(model.config), "data": dataset.sha256}
     start = None if init_variables is None else checkpoint.fingerprint(init_variables)
     return json.loads(json.dumps({**described, "init_variables": start}))
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    return ", ".join(f"{k}={found.get(k)} (asked for {v})" for k, v in wanted.items() if found.get(k) != v)
+    differs = (name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
+    return ", ".join(f"{name}={found.get(name)} (asked for {wanted.get(name)})" for name in differs)

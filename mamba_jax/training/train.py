@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mamba_jax import data, models, types
+from mamba_jax import data, identity, models, types
+from mamba_jax.training import gradients
 
 # Decaying these towards zero would change the layer's time scales or normalisation rather than regularise it.
 _NOT_DECAYED = frozenset({"bias", "scale", "A_log", "D", "dt_bias", "positions", "class_token"})
@@ -35,6 +36,8 @@ class TrainConfig:
       augmentation: a name of `mamba_jax.data.POLICIES`, or "auto" for what suits the data set.
       select: which validation figure chooses the best epoch: "accuracy", "auc" or "loss"; ties go to the lower loss.
       seed: of initial weights, shuffling, augmentation and drop path.
+      accumulate: micro-batches that a step's batch is computed in, one after the other, for less memory; a divisor of
+        `batch_size`. Batch norms see and count each on its own, see `gradients`.
     """
 
     epochs: int = 30
@@ -47,11 +50,17 @@ class TrainConfig:
     augmentation: str = "auto"
     select: str = "accuracy"
     seed: int = 0
+    accumulate: int = identity.later(1)
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide the batch_size of {self.batch_size}, got {self.accumulate}: "
+                f"{math.gcd(self.batch_size, self.accumulate)} would do"
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         for name in ("warmup_epochs", "weight_decay", "clip_norm"):
@@ -117,36 +126,65 @@ def make_train_step(
     task: types.Task,
     policy: data.Policy,
     label_smoothing: float = 0.0,
+    accumulate: int = 1,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step `(state, images, labels, indices, key) -> (state, {"loss", "correct"})`; the state is donated.
 
     The returned function takes the whole split, images [n, h, w, c] uint8 and labels, kept on the device, and the
-    batch's indices [b]; `key` is the run's, folded with the step number. `loss` is the batch mean, `correct` a share.
+    batch's indices [b]; the rest is as `make_update` has it.
     """
+    update = make_update(
+        model, optimizer, task=task, policy=policy, label_smoothing=label_smoothing, accumulate=accumulate
+    )
 
     def step(state, images, labels, indices, key):
-        augment_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step))
-        batch = data.augment(augment_key, data.to_float(images[indices]), policy=policy)
-        targets = labels[indices]
-
-        def objective(params):
-            variables = (
-                {"params": params, "batch_stats": state.batch_stats} if state.batch_stats else {"params": params}
-            )
-            logits, updates = model.apply(
-                variables, batch, train=True, rngs={"drop_path": drop_key}, mutable=["batch_stats"]
-            )
-            losses = loss(logits, targets, task, label_smoothing=label_smoothing)
-            return jnp.mean(losses), (logits, updates.get("batch_stats", {}))
-
-        (value, (logits, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-        with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer counts, which strict code forbids
-            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": value, "correct": _share_right(logits, targets, task)}
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        return update(state, images[indices], labels[indices], key)
 
     return jax.jit(step, donate_argnums=0)
+
+
+def make_update(
+    model: models.Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    task: types.Task,
+    policy: data.Policy,
+    label_smoothing: float = 0.0,
+    accumulate: int = 1,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """The step on one batch, to be jitted: `(state, images, labels, key) -> (state, {"loss", "correct"})`.
+
+    The returned function takes images [b, h, w, c] uint8 and labels [b] or [b, k]; `key` is the run's, folded with the
+    step number. `loss` is the batch mean, `correct` a share.
+
+    Args:
+      model: its `apply` is called with `train=True`.
+      optimizer: of Optax.
+      task: decides the loss, see `loss`.
+      policy: of augmentation; a whole batch is drawn at once, so the draws do not depend on `accumulate`.
+      label_smoothing: see `loss`.
+      accumulate: see `TrainConfig`.
+    """
+
+    def objective(params, batch_stats, images, targets, key):
+        variables = {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
+        logits, updates = model.apply(variables, images, train=True, rngs={"drop_path": key}, mutable=["batch_stats"])
+        value = jnp.mean(loss(logits, targets, task, label_smoothing=label_smoothing))
+        figures = {"loss": value, "correct": _share_right(logits, targets, task)}
+        return value, (updates.get("batch_stats", {}), figures)
+
+    def update(state, images, labels, key):
+        augment_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step))
+        batch = data.augment(augment_key, data.to_float(images), policy=policy)
+        found = gradients.of_batch(
+            objective, state.params, state.batch_stats, batch, labels, drop_key, accumulate=accumulate
+        )
+        with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer counts, which strict code forbids
+            updates, opt_state = optimizer.update(found.params, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, found.batch_stats, opt_state), found.figures
+
+    return update
 
 
 def loss(logits: jax.Array, labels: jax.Array, task: types.Task, *, label_smoothing: float = 0.0) -> jax.Array:

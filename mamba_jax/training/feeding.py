@@ -1,0 +1,79 @@
+"""How images reach the training step, such that the step never waits for them.
+
+`resident` keeps the whole split on the device as uint8 and gathers each batch there; an epoch transfers its order once.
+`streamed` keeps the split on the host and places one batch ahead, while the device works on the one before. Both give
+the step the same batches.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from mamba_jax import data
+from mamba_jax.training import parallel
+
+# Of a device's memory, for the images; activations need most of the rest.
+_IMAGE_SHARE = 0.25
+
+# (state, order [steps, b], key) -> (state, figures) after each step.
+Epoch = Callable[[Any, np.ndarray, jax.Array], Iterator[tuple[Any, dict[str, jax.Array]]]]
+
+
+def fits(split: data.Split, mesh: jax.sharding.Mesh) -> bool:
+    """Whether the images take at most a quarter of a device's memory; yes where the device does not say (a CPU)."""
+    limit = (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
+    return limit is None or split.images.nbytes <= _IMAGE_SHARE * limit
+
+
+def resident(update: Callable[..., Any], split: data.Split, mesh: jax.sharding.Mesh) -> Epoch:
+    """Epochs over a split that lies whole on every device.
+
+    Args:
+      update: `(state, images [b, h, w, c] uint8, labels [b], key) -> (state, figures)`; the state counts its steps.
+      split: n images and labels.
+      mesh: as `parallel.make_mesh` makes it.
+
+    Returns:
+      `epoch(state, order, key)`, order [steps, b]: iterates over (state, figures) after each step. Each state is
+      donated to the step after it.
+    """
+    images, labels = parallel.to_all((split.images, split.labels), mesh)
+    placed = parallel.on_mesh(update, mesh)
+
+    def step(state, images, labels, order, key):
+        rows = jax.lax.with_sharding_constraint(order[state.step % order.shape[0]], parallel.sharded(mesh))
+        return placed(state, images[rows], labels[rows], key)
+
+    compiled = jax.jit(step, donate_argnums=0)
+
+    def epoch(state, order, key):
+        steps = len(order)
+        order = parallel.to_all(order, mesh)
+        for _ in range(steps):
+            state, figures = compiled(state, images, labels, order, key)
+            yield state, figures
+
+    return epoch
+
+
+def streamed(update: Callable[..., Any], split: data.Split, mesh: jax.sharding.Mesh) -> Epoch:
+    """Epochs over a split that stays on the host; arguments and result as `resident` has them.
+
+    A step is dispatched before the next batch is read, so reading and transfer overlap with its computation.
+    """
+    compiled = jax.jit(parallel.on_mesh(update, mesh), donate_argnums=0)
+
+    def batch(indices):
+        return parallel.rows(split.images, indices, mesh), parallel.rows(split.labels, indices, mesh)
+
+    def epoch(state, order, key):
+        ahead = batch(order[0])
+        for step in range(len(order)):
+            state, figures = compiled(state, *ahead, key)
+            if step + 1 < len(order):
+                ahead = batch(order[step + 1])
+            yield state, figures
+
+    return epoch
