@@ -55,10 +55,10 @@ class Sizes:
     scan_scaling_batch: int = 8
     train_batch_n: int = 128
     attack_images: int = 64
-    attack_steps: tuple[int, int] = (2, 10)
-    campaign_images: int = 128
+    attack_steps: tuple[int, int] = (2, 6)
+    campaign_images: int = 64
     campaign_trials: int = 8
-    starts: int = 3
+    starts: int = 2
 
 
 FULL = Sizes()
