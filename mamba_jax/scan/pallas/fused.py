@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mamba_jax.scan.pallas import backward, blocks, forward
+from mamba_jax.scan.pallas import backward, blocks, forward, targets
 
 _ROW = 8  # values: 16 bytes of bfloat16, what the CUDA copy engine wants a row to be a multiple of
 
@@ -42,8 +42,12 @@ def _sequences(x: jax.Array) -> jax.Array:
 
 def _vary_alike(operands):
     """Inside `shard_map`, let all operands vary over the mesh axes of any; the derivative of that sums over devices."""
-    axes = frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in operands))
-    return [jax.lax.pcast(x, tuple(axes - jax.typeof(x).manual_axis_type.varying), to="varying") for x in operands]
+    axes = frozenset().union(*(_varying(x) for x in operands))
+    return [jax.lax.pcast(x, tuple(axes - _varying(x)), to="varying") for x in operands]
+
+
+def _varying(x: jax.Array) -> frozenset:
+    return jax.typeof(x).manual_axis_type.varying
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -73,10 +77,12 @@ def _forward_call(reverse: bool, keep: bool) -> Callable:
     def run(target, u, dt, A, B, C):
         k, d = A.shape[1:3]
         u, dt, B, C = (_prepare(x, target) for x in (u, dt, B, C))
-        y, starts = forward.run(u, dt, forward.exponents(A), B, C, k=k, descending=reverse, keep=keep, target=target)
+        y, starts = forward.run(
+            u, dt, forward.exponents(A), B, C, k=k, descending=reverse, keep=keep, target=target
+        )
         return forward.Values(y[..., :d], None if starts is None else starts[..., :d])
 
-    return _over_groups(_by_target(run))
+    return _over_groups(targets.chosen_at_lowering(run))
 
 
 @functools.cache
@@ -84,11 +90,13 @@ def _backward_call(reverse: bool) -> Callable:
     def run(target, u, dt, A, B, C, starts, dy):
         k, d = A.shape[1:3]
         u, dt, B, C, starts, dy = (_prepare(x, target) for x in (u, dt, B, C, starts, dy))
-        gradients = backward.run(u, dt, forward.exponents(A), B, C, starts, dy, k=k, descending=reverse, target=target)
+        gradients = backward.run(
+            u, dt, forward.exponents(A), B, C, starts, dy, k=k, descending=reverse, target=target
+        )
         du, ddt, dA, dB, dC = gradients
         return backward.Gradients(du[..., :d], ddt[..., :d], dA[..., :d, :], dB, dC)
 
-    return _over_groups(_by_target(run))
+    return _over_groups(targets.chosen_at_lowering(run))
 
 
 def _prepare(x: jax.Array, target: blocks.Target) -> jax.Array:
@@ -96,16 +104,6 @@ def _prepare(x: jax.Array, target: blocks.Target) -> jax.Array:
     if target == "cuda" and (short := -x.shape[-1] % _ROW):
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, short)])
     return x.astype(jnp.float32) if target == "tpu" else x
-
-
-def _by_target(run: Callable) -> Callable:
-    """Choose the target when the program is lowered; what is neither CUDA nor TPU interprets the kernel."""
-
-    def chosen(*operands):
-        targets = {name: functools.partial(run, name) for name in ("cuda", "tpu")}
-        return jax.lax.platform_dependent(*operands, **targets, default=functools.partial(run, "interpret"))
-
-    return chosen
 
 
 def _over_groups(run: Callable) -> Callable:
