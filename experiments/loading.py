@@ -66,6 +66,7 @@ def model_and_weights(
     """
     if chosen.init_from is None:
         options = {"patch_size": chosen.patch_size, "depths": chosen.depths, "dims": chosen.dims}
+        options |= {"dtype": chosen.dtype or "float32", "remat": chosen.remat}
         if chosen.scan_method != "auto":
             options["scan_method"] = chosen.scan_method
         return models.create_model(chosen.name, **_made_for(images), **options), None
@@ -76,7 +77,9 @@ def model_and_weights(
             f"init_from has weights for {classes} classes and {images.name} has {images.num_classes}: "
             "choose the data they were trained on, or add train to --stages to train a new head"
         )
-    fitted = dataclasses.replace(origin.config, **_made_for(images))
+    fitted = dataclasses.replace(origin.config, **_made_for(images), remat=chosen.remat)
+    if chosen.dtype is not None:
+        fitted = dataclasses.replace(fitted, dtype=chosen.dtype)
     if chosen.scan_method != "auto":
         fitted = dataclasses.replace(fitted, scan_method=chosen.scan_method)
     model = models.from_config(fitted)

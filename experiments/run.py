@@ -5,6 +5,7 @@
 Exit codes: 0 done, 2 something that the user can put right (one line on standard error says what), 130 interrupted.
 """
 
+import contextlib
 import dataclasses
 import errno
 import linecache
@@ -17,9 +18,9 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments import loading, report, stages
+from experiments import loading, processes, report, stages
 from experiments.settings import config, options
-from experiments.stages import context
+from experiments.stages import context, train
 from experiments.storage import folder, provenance, records
 from mamba_jax import data, models, training, types
 
@@ -52,16 +53,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Sequence[str]) -> None:
     _keep_compiled_programs()
+    if run.cluster is not None:
+        processes.join(run.cluster)
     images, model, variables = _load(chosen, run)
-    with folder.lock(run.output):
-        opened = _open(chosen, run, images, model, variables, arguments)
-        ctx = context.Context(
-            config=chosen, run=run, folder=opened, dataset=images, model=model, variables=variables, trained=False
-        )
+    ctx = context.Context(
+        config=chosen,
+        run=run,
+        folder=folder.RunFolder(pathlib.Path(run.output)),
+        dataset=images,
+        model=model,
+        variables=variables,
+        trained=False,
+    )
+    if not processes.is_main():
+        processes.wait()
+        _train_together(ctx)
+        return
+    with contextlib.ExitStack() as stack:
+        with processes.start_line():
+            stack.enter_context(folder.lock(run.output))
+            _open(ctx, arguments)
+            if run.cluster is not None:
+                _with_weights(ctx, before_training=True)
+        if run.cluster is not None:
+            ctx = dataclasses.replace(ctx, fitted=_train_together(ctx))
         for name in (name for name in stages.STAGES if name in run.stages):
             ctx = _stage(ctx, name, arguments)
         if "report" in run.stages:
-            _say(f"report: {report.write(opened)}")
+            _say(f"report: {report.write(ctx.folder)}")
+
+
+def _train_together(ctx: context.Context) -> training.FitResult:
+    """Trains with the other processes and parts from them."""
+    fitted = train.fit(ctx)
+    processes.leave()
+    return fitted
 
 
 def _load(
@@ -77,15 +103,15 @@ def _load(
     return images, model, variables
 
 
-def _open(chosen, run, images, model, variables, arguments: Sequence[str]) -> folder.RunFolder:
+def _open(ctx: context.Context, arguments: Sequence[str]) -> None:
     """Opens or makes the run's folder, and says what is measured."""
+    images, model = ctx.dataset, ctx.model
     facts = loading.facts(images, model)
     about = {"data": facts, "made": provenance.describe(arguments)}
-    opened = folder.start(run.output, loading.identity(chosen, images, model, variables), about)
+    folder.start(ctx.folder.root, loading.identity(ctx.config, images, model, ctx.variables), about)
     sizes = " / ".join(f"{count:,}" for count in facts["images"].values())
     _say(f"{images.name}: {sizes} train / val / test images of {images.image_size} px, {images.task} ({images.source})")
     _say(f"{model.name}: {facts['parameters']:,} parameters, on {provenance.device()}")
-    return opened
 
 
 def _stage(ctx: context.Context, name: str, arguments: Sequence[str]) -> context.Context:
@@ -115,6 +141,8 @@ def _with_weights(ctx: context.Context, *, before_training: bool) -> context.Con
         return ctx
     if ctx.trained:
         return ctx
+    if ctx.fitted is not None:
+        return dataclasses.replace(ctx, variables=ctx.fitted.variables, trained=True)
     if folder.finished(ctx.folder, "train") is not None:
         variables = training.load_best(ctx.folder.checkpoints, jax.eval_shape(ctx.model.init, jax.random.key(0)))
         return dataclasses.replace(ctx, variables=variables, trained=True)
@@ -127,8 +155,9 @@ def _measure(ctx: context.Context, name: str, arguments: Sequence[str]) -> dict:
     begun = time.monotonic()
     names = {"dataset": ctx.dataset.name, "model": ctx.model.name, "seed": ctx.config.seed}
     rows = records.table(stages.STAGES[name](ctx), **names, stage=name)
+    together = ctx.fitted.history if name == "train" and ctx.fitted is not None else []
     note = {
-        "seconds": time.monotonic() - begun,
+        "seconds": time.monotonic() - begun + sum(epoch["seconds"] for epoch in together),
         "trained": ctx.trained or name == "train",
         "command": provenance.command(arguments),
         "commit": provenance.commit(),

@@ -6,7 +6,7 @@ Everything here decides numbers in the rows. Where files lie and which stages to
 
 import dataclasses
 
-from mamba_jax import training
+from mamba_jax import identity, training
 from threats import adversarial, corruptions, outcomes
 
 STAGES = ("train", "clean", "adversarial", "occlusion", "corruption", "fault", "report")
@@ -52,6 +52,8 @@ class ModelConfig:
       patch_size: None chooses by image size.
       depths, dims: blocks and channels per stage; None for those of the name.
       scan_method: how the selective scan is evaluated; fault results depend on it.
+      dtype: of the computation; None for that of the weights it comes from, or float32.
+      remat: whether gradients keep only the activations between blocks.
       init_from: a `.pth` or `.safetensors` file, or `zoo:NAME`; None starts from random weights.
     """
 
@@ -61,6 +63,8 @@ class ModelConfig:
     dims: tuple[int, ...] | None = None
     scan_method: str = "auto"
     init_from: str | None = None
+    dtype: str | None = identity.later(None)
+    remat: bool = identity.later(False)
 
     def __post_init__(self) -> None:
         if self.name is None and self.init_from is None:

@@ -21,6 +21,17 @@ _RUN: tuple[Entry, ...] = (
     (flags.DEFINE_string, "output", None, "the run's folder [runs/DATASET-MODEL-sSEED]"),
     (flags.DEFINE_integer, "seed", 0, "fixes everything random: weights, order, attacks, faults"),
     (flags.DEFINE_integer, "eval_batch_size", 128, "images evaluated at once"),
+    (flags.DEFINE_integer, "devices", None, "of this machine that train [all that cut a batch evenly; of a CPU, 1]"),
+    (
+        flags.DEFINE_bool,
+        "distributed",
+        False,
+        "train over several processes, each started with this command and --output on a disk that all see; the other "
+        "stages are done by process 0 alone",
+    ),
+    (flags.DEFINE_string, "coordinator_address", None, "host:port of process 0, with --distributed [by JAX]"),
+    (flags.DEFINE_integer, "num_processes", None, "started with --distributed [by JAX]"),
+    (flags.DEFINE_integer, "process_id", None, "of this process, from 0, with --distributed [by JAX]"),
     (flags.DEFINE_bool, "debug", False, "show where in the program an error arose"),
     (flags.DEFINE_string, "flagfile", None, "reads flags from a file; found by bare name among the package's own too"),
 )
@@ -46,6 +57,8 @@ _MODEL: tuple[Entry, ...] = (
     (flags.DEFINE_list, "depths", None, "MedMamba's blocks per stage, four numbers [by name]"),
     (flags.DEFINE_list, "dims", None, "MedMamba's channels per stage, four numbers [by name]"),
     (flags.DEFINE_string, "scan_method", "auto", f"selective scan: {', '.join(scan.METHODS)}; faults depend on it"),
+    (flags.DEFINE_string, "dtype", None, "of the computation: float32 or bfloat16 [that of --init_from, or float32]"),
+    (flags.DEFINE_bool, "remat", False, "compute activations inside blocks again for the gradient: less memory"),
     (
         flags.DEFINE_string,
         "init_from",
@@ -57,6 +70,7 @@ _MODEL: tuple[Entry, ...] = (
 _TRAINING: tuple[Entry, ...] = (
     (flags.DEFINE_integer, "epochs", _TRAIN.epochs, "passes over the training images"),
     (flags.DEFINE_integer, "batch_size", _TRAIN.batch_size, "images per training step"),
+    (flags.DEFINE_integer, "accumulate", _TRAIN.accumulate, "micro-batches per step, one after the other: less memory"),
     (flags.DEFINE_float, "learning_rate", _TRAIN.learning_rate, "highest rate of AdamW, reached after the warm-up"),
     (flags.DEFINE_float, "warmup_epochs", _TRAIN.warmup_epochs, "epochs in which the learning rate rises from 0"),
     (flags.DEFINE_float, "weight_decay", _TRAIN.weight_decay, "of AdamW, on kernels"),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from experiments import processes
 from experiments.settings import config, flag_table, flagfiles
 from mamba_jax import training
 
@@ -24,7 +25,8 @@ Each flag may be written as --flag=value or --flag value; lists are written with
 class RunOptions(NamedTuple):
     """What may change between two calls on one folder: where files lie, which stages to run, how trials are batched.
 
-    `debug` says whether an error is to be shown with its place in the program.
+    `debug` says whether an error is to be shown with its place in the program, `devices` how many of this machine train
+    (None: see `processes.mesh`), `cluster` how several processes train together (None: there is one).
     """
 
     stages: tuple[str, ...]
@@ -32,6 +34,8 @@ class RunOptions(NamedTuple):
     data_dir: str | None
     trial_strategy: str
     debug: bool
+    devices: int | None
+    cluster: processes.Cluster | None
 
 
 class HelpRequested(Exception):
@@ -132,6 +136,8 @@ def _model(values: flags.FlagValues) -> config.ModelConfig:
         depths=_numbers(values, "depths", int) if values.depths else None,
         dims=_numbers(values, "dims", int) if values.dims else None,
         scan_method=values.scan_method,
+        dtype=values.dtype,
+        remat=values.remat,
         init_from=values.init_from,
     )
 
@@ -149,7 +155,20 @@ def _run_options(values: flags.FlagValues, chosen: config.ExperimentConfig) -> R
         data_dir=values.data_dir or os.environ.get("MEDMNIST_ROOT"),
         trial_strategy=values.trial_strategy,
         debug=values.debug,
+        devices=values.devices,
+        cluster=_cluster(values),
     )
+
+
+def _cluster(values: flags.FlagValues) -> processes.Cluster | None:
+    given = [name for name in processes.Cluster._fields if values[name].value is not None]
+    if not values.distributed:
+        if given:
+            raise ValueError(f"{given[0]} is of several processes that train together: add --distributed")
+        return None
+    if "train" not in values.stages:
+        raise ValueError("distributed is for training, the other stages are of one process: add train to --stages")
+    return processes.Cluster(*(values[name].value for name in processes.Cluster._fields))
 
 
 def _numbers(values: flags.FlagValues, name: str, number: Callable[[str], Any]) -> tuple:

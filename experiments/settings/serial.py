@@ -5,10 +5,12 @@ import types
 import typing
 from typing import Any
 
+from mamba_jax import identity
+
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A configuration as nested dicts, lists and scalars."""
-    return _plain(dataclasses.asdict(config))
+    """A configuration as nested dicts, lists and scalars, without what `mamba_jax.identity` leaves out."""
+    return _plain(identity.describe(config))
 
 
 def from_json(cls: type, values: dict[str, Any]) -> Any:

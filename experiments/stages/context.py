@@ -14,7 +14,7 @@ import tqdm
 from experiments.settings import config, options
 from experiments.stages import batched
 from experiments.storage import folder, records
-from mamba_jax import data, models
+from mamba_jax import data, models, training
 from threats import outcomes
 
 Stage = Callable[["Context"], list[records.Measurement]]
@@ -32,6 +32,7 @@ class Context:
       model: the model; `model.apply(variables, images)` is what threats take.
       variables: its weights; before training those that it starts from, or None.
       trained: whether `variables` came out of this run's training.
+      fitted: what several processes have trained together before the stages, or None.
     """
 
     config: config.ExperimentConfig
@@ -41,6 +42,7 @@ class Context:
     model: models.Model
     variables: Any
     trained: bool
+    fitted: training.FitResult | None = None
 
     @property
     def task(self) -> str:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from experiments import processes
 from experiments.stages import context, measures
 from experiments.storage import records
 from mamba_jax import training
@@ -25,7 +26,14 @@ _SHOWN = {
 
 
 def run(ctx: context.Context) -> list[records.Measurement]:
-    """Trains, or goes on where an earlier call was stopped."""
+    """The course of the training, and the weights that were chosen."""
+    result = fit(ctx) if ctx.fitted is None else ctx.fitted
+    records.write(pd.DataFrame(result.history), ctx.folder.root / "history.csv")
+    return [*(row for epoch in result.history for row in _course(ctx, epoch)), *_chosen(ctx, result)]
+
+
+def fit(ctx: context.Context) -> training.FitResult:
+    """Trains, or goes on where an earlier call was stopped; of several processes, process 0 shows how it gets on."""
     bar, shown = None, {}
 
     def progress(epoch: int, step: int, steps: int, metrics: dict[str, Any]) -> None:
@@ -38,20 +46,21 @@ def run(ctx: context.Context) -> list[records.Measurement]:
         bar.set_postfix_str(f"epoch {epoch}  " + "  ".join(_SHOWN[name].format(value) for name, value in shown.items()))
         bar.update((epoch - 1) * steps + step - bar.n)
 
+    chosen = ctx.config.train
+    batch = min(chosen.batch_size, len(ctx.dataset.splits["train"]))
     try:
-        result = training.fit(
+        return training.fit(
             ctx.model,
             ctx.dataset,
-            ctx.config.train,
+            chosen,
             directory=ctx.folder.checkpoints,
             init_variables=ctx.variables,
-            progress=progress,
+            progress=progress if processes.is_main() else None,
+            mesh=processes.mesh(ctx.run.devices, batch // chosen.accumulate),
         )
     finally:
         if bar is not None:
             bar.close()
-    records.write(pd.DataFrame(result.history), ctx.folder.root / "history.csv")
-    return [*(row for epoch in result.history for row in _course(ctx, epoch)), *_chosen(ctx, result)]
 
 
 def _course(ctx: context.Context, epoch: dict[str, Any]) -> list[records.Measurement]:

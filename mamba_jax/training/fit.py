@@ -212,5 +212,7 @@ def _identity(
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """What differs; a name that is left out of one of them has its default there."""
     differs = (name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
-    return ", ".join(f"{name}={found.get(name)} (asked for {wanted.get(name)})" for name in differs)
+    has = {name: (found.get(name, "its default"), wanted.get(name, "its default")) for name in differs}
+    return ", ".join(f"{name}={before} (asked for {after})" for name, (before, after) in has.items())

@@ -5,7 +5,6 @@ metadata holds the format's number, the model's configuration and its card, the 
 with the library lie beside this file as `DATASET/MODEL.safetensors`.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -17,7 +16,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
-from mamba_jax import models, types
+from mamba_jax import identity, models, types
 
 _FOLDER = pathlib.Path(__file__).parent
 _FORMAT = "1"
@@ -107,7 +106,7 @@ def save(
     tensors = {k: jax.device_get(v) for k, v in _flatten(variables).items()}
     metadata = {
         _FORMAT_KEY: _FORMAT,
-        _CONFIG_KEY: json.dumps(dataclasses.asdict(model.config)),
+        _CONFIG_KEY: json.dumps(identity.describe(model.config)),
         _CARD_KEY: json.dumps(dict(card)),
     }
     partial = path.with_suffix(".partial")

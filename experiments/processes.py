@@ -1,0 +1,99 @@
+"""Several processes, on one machine or on many, as one training; process 0 does everything else alone.
+
+Each process is started with the same command and `--distributed`. They meet at the coordinator, load the data each for
+itself, wait until process 0 has opened the run's folder (which all of them must see), and train over all their devices.
+Then they part: the others end, and process 0 writes the rows, measures and reports.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mamba_jax import training
+
+
+class Cluster(NamedTuple):
+    """How the processes find each other; what is None is taken from the environment, where JAX knows it.
+
+    coordinator_address: host:port of process 0. num_processes: of the training. process_id: of this one, from 0.
+    """
+
+    coordinator_address: str | None
+    num_processes: int | None
+    process_id: int | None
+
+
+def join(cluster: Cluster) -> None:
+    """Meets the other processes; before any computation.
+
+    Raises:
+      ValueError: the environment does not say what `cluster` leaves open, or the processes do not meet.
+    """
+    try:
+        jax.distributed.initialize(**cluster._asdict())
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the processes did not meet ({reason}): give --coordinator_address=HOST:PORT, --num_processes and "
+            "--process_id, and start as many processes"
+        ) from error
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes and speaks; a single process is."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def start_line() -> Iterator[None]:
+    """Process 0 gets ready in this block, and the others wait in `wait` until it is."""
+    try:
+        yield
+    except Exception:
+        _hear(False)
+        raise
+    _hear(True)
+
+
+def wait() -> None:
+    """Waits until process 0 is ready.
+
+    Raises:
+      ValueError: it has given up.
+    """
+    if not _hear(False):
+        raise ValueError("process 0 has stopped, see what it said")
+
+
+def leave() -> None:
+    """Parts from the other processes: from here on no process waits for another."""
+    jax.distributed.shutdown()
+
+
+def mesh(devices: int | None, rows: int) -> jax.sharding.Mesh:
+    """The devices that train, the same number of every process.
+
+    Args:
+      devices: of each process. None takes, of a CPU, one; of an accelerator, as many as cut `rows` evenly, at most all.
+      rows: images computed at once.
+
+    Raises:
+      ValueError: a process has fewer devices.
+    """
+    count, processes = jax.local_device_count(), jax.process_count()
+    if devices is None:
+        usable = range(1, 2 if jax.default_backend() == "cpu" else count + 1)
+        devices = max((n for n in usable if rows % (n * processes) == 0), default=1)
+    if not 1 <= devices <= count:
+        raise ValueError(f"devices must be from 1 to {count}, as many as a process has here, got {devices}")
+    taken = [d for i in range(processes) for d in [d for d in jax.devices() if d.process_index == i][:devices]]
+    return training.make_mesh(taken)
+
+
+def _hear(ready: bool) -> bool:
+    """What process 0 says, in every process."""
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(ready)))
