@@ -28,7 +28,7 @@ def run(given: setting.Setting) -> Iterator[figures.Figure]:
 
 
 def methods() -> tuple[str, ...]:
-    """The methods that make sense on this backend, the associative one first."""
+    """The methods that make sense on this backend, in the order of their names."""
     interpreted = {"pallas"} if jax.default_backend() == "cpu" else set()
     return tuple(sorted(set(scan.METHODS) - interpreted))
 
@@ -49,10 +49,10 @@ def function(method: str, *, gradient: bool) -> Callable[..., Any]:
     if not gradient:
         return jax.jit(forward)
 
-    def gradients(cotangent, *arguments):
-        return jax.vjp(forward, *arguments)[1](cotangent)
+    def gradients(u, *rest):
+        return jax.vjp(forward, u, *rest)[1](u)  # u is as good a cotangent of y as any, and of its shape
 
-    return jax.jit(lambda *arguments: gradients(arguments[0], *arguments))
+    return jax.jit(gradients)
 
 
 def _stage(given: setting.Setting, stage: int, shape: tuple[int, ...], gradient: bool) -> Iterator[figures.Figure]:
