@@ -73,7 +73,7 @@ def run(u, dt, A, B, C, starts, dy, *, k: int, descending: bool, target: blocks.
             blocks.sequence_spec(plan, dy.shape[0]),
         ],
         out_specs=[spec for _, spec in outputs],
-        out_shape=[blocks.output(shape, u) for shape, _ in outputs],
+        out_shape=[blocks.output(shape) for shape, _ in outputs],
         scratch_shapes=[state, state, blocks.scratch(plan, (_ROWS, _STRIDE))],
         cost=_cost(plan, operands),
     )
@@ -109,19 +109,20 @@ def _gather(plan, du, ddt, dA, sums) -> Gradients:
     return Gradients(du.reshape(sequence), ddt.reshape(sequence), dA, both[0], both[1])
 
 
-def _kernel(plan, parameter_groups, u, dt, A, B, C, starts, dy, du, ddt, dA, sums, adjoint, dA_sum, products):
-    program, block = pl.program_id(0), pl.program_id(1)
+def _kernel(plan, parameter_groups, program, block, u, dt, A, B, C, starts, dy, du, ddt, dA, sums, *scratch):
+    adjoint, dA_sum, products = scratch
+    at = (block, blocks.valid_lanes(plan, program))
     row = blocks.own_row(plan, lambda: plan.parameter_row(program, parameter_groups))
     own = blocks.own_row(plan, lambda: program)
     inputs = (u, dt, B, C, dy)
     for index, first in enumerate(range(0, plan.n, _STATES)):
         states = range(first, min(first + _STATES, plan.n))
         rate = [A[row, i, :] for i in states]
-        _recompute(plan, inputs, states, rate, tuple(starts[0, 0, i, :] for i in states), products)
+        _recompute(plan, at, inputs, states, rate, tuple(starts[0, 0, i, :] for i in states), products)
         carry = tuple(
             tuple(jnp.where(block == 0, jnp.float32(0), ref[i, :]) for i in states) for ref in (adjoint, dA_sum)
         )
-        carry = _adjoint(plan, inputs, states, rate, carry, (du, ddt), products)
+        carry = _adjoint(plan, at, inputs, states, rate, carry, (du, ddt), products)
         for ref, values in zip((adjoint, dA_sum), carry, strict=True):
             for i, value in zip(states, values, strict=True):
                 ref[i, :] = value
@@ -135,10 +136,10 @@ def _kernel(plan, parameter_groups, u, dt, A, B, C, starts, dy, du, ddt, dA, sum
             dA[own, i, :] = dA_sum[i, :]
 
 
-def _recompute(plan, inputs, states, rate, start, products) -> None:
+def _recompute(plan, at, inputs, states, rate, start, products) -> None:
     """Leave the state before each step in the rows of dB, and h_t dy_t in the rows of dC."""
     u, dt, B, _, dy = inputs
-    valid = blocks.valid_lanes(plan)
+    block, valid = at
 
     def step(t, h):
         dt_t, dy_t = _float32(dt, t), _float32(dy, t)
@@ -150,14 +151,14 @@ def _recompute(plan, inputs, states, rate, start, products) -> None:
             products[(_STEPS + t) * _STATES + j, : blocks.LANES] = valid(after[j] * dy_t)
         return tuple(after)
 
-    plan.loop(step, start, descending=not plan.descending)
+    plan.loop(block, step, start, back=True)
 
 
-def _adjoint(plan, inputs, states, rate, carry, gradients, products):
+def _adjoint(plan, at, inputs, states, rate, carry, gradients, products):
     """Run the adjoint of `states` and their sums of dA back through the block; replace states by products of dB."""
     u, dt, B, C, dy = inputs
     du, ddt = gradients
-    valid = blocks.valid_lanes(plan)
+    block, valid = at
 
     def step(t, carry):
         u_t, dt_t, dy_t = _float32(u, t), _float32(dt, t), _float32(dy, t)
@@ -178,7 +179,7 @@ def _adjoint(plan, inputs, states, rate, carry, gradients, products):
         ddt[0, t, :] = decayed * math.log(2) + driven * u_t + (ddt[0, t, :] if later else 0)
         return tuple(g_next), tuple(dA_next)
 
-    return plan.loop(step, carry)
+    return plan.loop(block, step, carry)
 
 
 def _float32(ref, t):

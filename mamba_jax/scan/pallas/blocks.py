@@ -78,12 +78,12 @@ class Plan:
         """The block of steps that is walked through as number `block`."""
         return self.time_blocks - 1 - block if self.descending else block
 
-    def loop(self, body: Callable, carry, *, descending: bool | None = None):
-        """Run `carry = body(t, carry)` over the steps of this program's block, in the plan's direction or another."""
-        descending = self.descending if descending is None else descending
+    def loop(self, block: jax.Array, body: Callable, carry, *, back: bool = False):
+        """Run `carry = body(t, carry)` over the steps of a block, in the plan's direction or `back` against it."""
+        descending = self.descending != back
         steps = self.steps
         if self.length % steps:
-            steps = jnp.minimum(steps, self.length - self.time_block(pl.program_id(1)) * steps)
+            steps = jnp.minimum(steps, self.length - self.time_block(block) * steps)
         return jax.lax.fori_loop(0, steps, lambda i, x: body(steps - 1 - i if descending else i, x), carry)
 
 
@@ -139,22 +139,14 @@ def own_row(plan: Plan, row: Callable[[], jax.Array]) -> jax.Array | int:
 
 
 def call(plan: Plan, kernel: Callable, *, name: str, in_specs, out_specs, out_shape, scratch_shapes, cost) -> Callable:
-    """`pallas_call` over the plan's grid, with the settings of its target."""
-    settings: dict = {"interpret": True}
+    """`kernel(program, block, *references)` over the plan's grid, as its target wants it called."""
     if plan.target == "cuda":
-        # Each thread touches its own lane alone between the barriers of the pipeline, and `synchronise` stands
-        # where threads exchange lanes; approx_math turns exp2 into the hardware's instruction (2 units of rounding).
-        parameters = plgpu.CompilerParams(
-            dimension_semantics=("parallel", "sequential"),
-            max_concurrent_steps=2,
-            approx_math=True,
-            unsafe_no_auto_barriers=True,
-        )
-        settings = {"compiler_params": parameters}
-    elif plan.target == "tpu":
+        return _cuda_call(plan, kernel, name, in_specs, out_specs, out_shape, scratch_shapes)
+    settings: dict = {"interpret": True}
+    if plan.target == "tpu":
         settings = {"compiler_params": pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"))}
     return pl.pallas_call(
-        kernel,
+        lambda *refs: kernel(pl.program_id(0), pl.program_id(1), *refs),
         grid=(plan.programs, plan.time_blocks),
         in_specs=in_specs,
         out_specs=out_specs,
@@ -166,10 +158,43 @@ def call(plan: Plan, kernel: Callable, *, name: str, in_specs, out_specs, out_sh
     )
 
 
-def output(shape: Sequence[int], like: jax.Array) -> jax.ShapeDtypeStruct:
-    """A float32 output that varies over the mesh axes of a `shard_map` that `like` varies over."""
-    axes = jax.sharding.ManualAxisType(varying=jax.typeof(like).manual_axis_type.varying)
-    return jax.ShapeDtypeStruct(shape, jnp.float32, manual_axis_type=axes)
+def _cuda_call(plan, kernel, name, in_specs, out_specs, out_shape, scratch_shapes):
+    """One warp group per program, which fetches a block of steps while it computes the one before."""
+    arrays = len(in_specs) + len(out_specs)
+
+    def program(*refs):
+        index = jax.lax.axis_index("program")
+
+        def along_time(spec):
+            if spec.block_shape is None:
+                return spec
+            return plgpu.BlockSpec(spec.block_shape, lambda block: spec.index_map(index, block))
+
+        plgpu.emit_pipeline(
+            lambda at, *block_refs: kernel(index, at[0], *block_refs, *refs[arrays:]),
+            grid=(plan.time_blocks,),
+            in_specs=[along_time(spec) for spec in in_specs],
+            out_specs=[along_time(spec) for spec in out_specs],
+            max_concurrent_steps=2,
+        )(*refs[:arrays])
+
+    program.__name__ = name
+    # Each thread touches its own lane alone between the barriers of the pipeline, and `synchronise` stands where
+    # threads exchange lanes; approx_math turns exp2 into the hardware's instruction (2 units of rounding).
+    parameters = plgpu.CompilerParams(approx_math=True, unsafe_no_auto_barriers=True)
+    return plgpu.kernel(
+        program,
+        out_type=out_shape,
+        scratch_types=scratch_shapes,
+        compiler_params=parameters,
+        grid=(plan.programs,),
+        grid_names=("program",),
+    )
+
+
+def output(shape: Sequence[int]) -> jax.ShapeDtypeStruct:
+    """A float32 output; see `targets` for why it does not vary over mesh axes."""
+    return jax.ShapeDtypeStruct(shape, jnp.float32, manual_axis_type=jax.sharding.ManualAxisType())
 
 
 def scratch(plan: Plan, shape: Sequence[int]):
@@ -184,14 +209,14 @@ def synchronise(plan: Plan) -> None:
         plgpu.commit_smem()
 
 
-def valid_lanes(plan: Plan) -> Callable[[jax.Array], jax.Array]:
+def valid_lanes(plan: Plan, program: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """Puts zeros into the lanes past the last channel, before lanes are summed.
 
     Elsewhere than on CUDA, whose copies fill them with zeros, these lanes hold anything.
     """
     if plan.target == "cuda" or plan.d % LANES == 0:
         return lambda x: x
-    left = plan.d - LANES * _rem(pl.program_id(0), plan.lane_blocks)
+    left = plan.d - LANES * _rem(program, plan.lane_blocks)
     valid = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1)[0] < left
     return lambda x: jnp.where(valid, x, 0)
 

@@ -66,7 +66,7 @@ def run(u, dt, A, B, C, *, k: int, descending: bool, keep: bool, target: blocks.
             blocks.projection_spec(plan, C.shape[0], C.shape[3]),
         ],
         out_specs=[spec for _, spec in outputs],
-        out_shape=[blocks.output(shape, u) for shape, _ in outputs],
+        out_shape=[blocks.output(shape) for shape, _ in outputs],
         scratch_shapes=[blocks.scratch(plan, (plan.n, blocks.LANES))],
         cost=_cost(plan, (u, dt, B, C), keep),
     )
@@ -84,12 +84,11 @@ def exponents(A: jax.Array) -> jax.Array:
     return jnp.swapaxes(A.reshape((g, k, n, lanes, blocks.LANES)), 2, 3).reshape((g, k * lanes, n, blocks.LANES))
 
 
-def _kernel(plan, parameter_groups, keep, u, dt, A, B, C, y, *refs):
+def _kernel(plan, parameter_groups, keep, program, block, u, dt, A, B, C, y, *refs):
     starts, state = refs if keep else (None, *refs)
-    program, first = pl.program_id(0), pl.program_id(1) == 0
     row = blocks.own_row(plan, lambda: plan.parameter_row(program, parameter_groups))
     rate = [A[row, i, :] for i in range(plan.n)]
-    h = tuple(jnp.where(first, jnp.float32(0), state[i, :]) for i in range(plan.n))
+    h = tuple(jnp.where(block == 0, jnp.float32(0), state[i, :]) for i in range(plan.n))
     for i in range(plan.n) if keep else ():
         starts[0, 0, i, :] = h[i]
 
@@ -100,7 +99,7 @@ def _kernel(plan, parameter_groups, keep, u, dt, A, B, C, y, *refs):
         y[0, t, :] = sum(h[i] * scalar(C, t, i) for i in range(plan.n))
         return h
 
-    h = plan.loop(step, h)
+    h = plan.loop(block, step, h)
     for i in range(plan.n):
         state[i, :] = h[i]
 

@@ -77,9 +77,7 @@ def _forward_call(reverse: bool, keep: bool) -> Callable:
     def run(target, u, dt, A, B, C):
         k, d = A.shape[1:3]
         u, dt, B, C = (_prepare(x, target) for x in (u, dt, B, C))
-        y, starts = forward.run(
-            u, dt, forward.exponents(A), B, C, k=k, descending=reverse, keep=keep, target=target
-        )
+        y, starts = forward.run(u, dt, forward.exponents(A), B, C, k=k, descending=reverse, keep=keep, target=target)
         return forward.Values(y[..., :d], None if starts is None else starts[..., :d])
 
     return _over_groups(targets.chosen_at_lowering(run))
@@ -90,9 +88,7 @@ def _backward_call(reverse: bool) -> Callable:
     def run(target, u, dt, A, B, C, starts, dy):
         k, d = A.shape[1:3]
         u, dt, B, C, starts, dy = (_prepare(x, target) for x in (u, dt, B, C, starts, dy))
-        gradients = backward.run(
-            u, dt, forward.exponents(A), B, C, starts, dy, k=k, descending=reverse, target=target
-        )
+        gradients = backward.run(u, dt, forward.exponents(A), B, C, starts, dy, k=k, descending=reverse, target=target)
         du, ddt, dA, dB, dC = gradients
         return backward.Gradients(du[..., :d], ddt[..., :d], dA[..., :d, :], dB, dC)
 
