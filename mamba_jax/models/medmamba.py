@@ -56,7 +56,7 @@ class MedMamba(nn.Module):
             last = i == len(self.depths) - 1
             stage = Stage(rates, not last, self.d_state, self.scan_method, self.remat, name=f"stages_{i}")
             x = stage(x, train=train)
-        x = jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2))
+        x = jnp.mean(norm.widened(x), axis=(1, 2))
         return nn.Dense(self.num_classes, kernel_init=ssm.dense_init, name="head")(x).astype(jnp.float32)
 
 

@@ -24,7 +24,7 @@ class LayerNorm(nn.LayerNorm):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x: [..., c] float."""
-        return super().__call__(x.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype)
+        return super().__call__(widened(x)).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -61,6 +61,11 @@ class BatchNorm(nn.Module):
         shape = (1,) * (x.ndim - 1) + (channels,)
         centred = x.astype(jnp.float32) - mean.reshape(shape)
         return (centred * factor.reshape(shape) + bias.reshape(shape)).astype(x.dtype)
+
+
+def widened(x: jax.Array) -> jax.Array:
+    """x in float32 where its dtype is narrower, otherwise x."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
 def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

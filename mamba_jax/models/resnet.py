@@ -43,7 +43,7 @@ class ResNet18(nn.Module):
         x = _Stem(STAGE_DIMS[0], self.small_stem, name="stem")(x.astype(self.dtype or x.dtype), train=train)
         for i, (dim, depth) in enumerate(zip(STAGE_DIMS, STAGE_DEPTHS, strict=True)):
             x = _Stage(dim, depth, 1 if i == 0 else 2, self.remat, name=f"stages_{i}")(x, train=train)
-        x = jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2))
+        x = jnp.mean(norm.widened(x), axis=(1, 2))
         return nn.Dense(self.num_classes, name="head")(x)
 
 

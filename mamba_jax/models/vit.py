@@ -65,8 +65,7 @@ class ViTTiny(nn.Module):
         x = x + self.param("positions", _LINEAR_INIT, (1, x.shape[1], self.dim)).astype(x.dtype)
         for i in range(self.depth):
             x = remat.call(_Block(self.heads, self.mlp_dim, name=f"block_{i}"), x, remat=self.remat)
-        x = x[:, 0].astype(jnp.promote_types(x.dtype, jnp.float32))
-        x = norm.LayerNorm(epsilon=_NORM_EPSILON, name="norm")(x)
+        x = norm.LayerNorm(epsilon=_NORM_EPSILON, name="norm")(norm.widened(x[:, 0]))
         return nn.Dense(self.num_classes, kernel_init=_LINEAR_INIT, name="head")(x)
 
 
