@@ -58,7 +58,12 @@ _MODEL: tuple[Entry, ...] = (
     (flags.DEFINE_list, "dims", None, "MedMamba's channels per stage, four numbers [by name]"),
     (flags.DEFINE_string, "scan_method", "auto", f"selective scan: {', '.join(scan.METHODS)}; faults depend on it"),
     (flags.DEFINE_string, "dtype", None, "of the computation: float32 or bfloat16 [that of --init_from, or float32]"),
-    (flags.DEFINE_bool, "remat", False, "compute activations inside blocks again for the gradient: less memory"),
+    (
+        flags.DEFINE_bool,
+        "remat",
+        False,
+        "compute activations inside blocks again for the gradient: less memory (not on a CPU)",
+    ),
     (
         flags.DEFINE_string,
         "init_from",
