@@ -1,7 +1,7 @@
 """Blocks that keep their input alone for the gradient and compute the rest again, for less memory and more time.
 
-A barrier keeps the compiler from merging the second computation with the first. XLA for CPU takes the barrier away too
-early: there the compiled gradient was seen to need as much memory as without, though less is asked of it.
+A barrier in the program is to keep the compiler from merging the second computation with the first. It does not hold on
+a CPU (XLA of JAX 0.10.2): the compiled gradient was seen to need as much memory there as without.
 
 Reference: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
 """
