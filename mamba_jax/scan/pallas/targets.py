@@ -44,7 +44,12 @@ def _execute(*operands, **parameters):
 @_kernel.def_abstract_eval
 def _types(first, *_, run, sizes):
     del run
-    return [first.update(shape=shape, dtype=jnp.dtype(dtype), weak_type=False, sharding=None) for shape, dtype in sizes]
+
+    def like_first(shape, dtype):
+        sharding = first.sharding.update(spec=jax.P(*(None for _ in shape)))
+        return first.update(shape=shape, dtype=jnp.dtype(dtype), weak_type=False, sharding=sharding)
+
+    return [like_first(*size) for size in sizes]
 
 
 def _lower(target: str, context: mlir.LoweringRuleContext, *operands, run, sizes):
