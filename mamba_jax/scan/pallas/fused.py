@@ -20,7 +20,7 @@ _ROW = 8  # values: 16 bytes of bfloat16, what the CUDA copy engine wants a row 
 def scan(u: jax.Array, dt: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, *, reverse: bool) -> jax.Array:
     """y_t = C_t . h_t with h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t, accumulated in float32.
 
-    Reverse-mode derivatives only, and once: `jax.jvp` and second derivatives raise TypeError.
+    Reverse-mode derivatives only, and once: `jax.jvp` raises TypeError, second derivatives NotImplementedError.
 
     Args:
       u, dt: [b, k, l, d].

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 from mamba_jax.scan import pallas
+from mamba_jax.scan.pallas import backward, forward
 
 CALLS = {"cuda": "custom_call @mosaic_gpu", "tpu": "custom_call @tpu_custom_call"}  # a kernel in a lowered program
 NAMES = ("u", "dt", "A", "B", "C")
@@ -180,6 +182,29 @@ def test_one_exported_program_runs_here_and_holds_the_kernels_of_all_platforms()
     exported = jax.export.export(scan, platforms=("cpu", "cuda", "tpu"))(*case)
     assert [exported.mlir_module().count(CALLS[platform]) for platform in ("cuda", "tpu")] == [1, 1]
     np.testing.assert_array_equal(exported.call(*case), scan(*case))
+
+
+def test_tpu_kernels_in_their_simulator_where_unwritten_memory_is_nan():
+    case = _case(9, 130, seed=9)
+    u, dt, A, B, C, dy = (x if i == 2 else x[0][None] for i, x in enumerate(_float32(case)))
+    rate = forward.exponents(A[None])
+    settings = {"k": 1, "descending": False, "target": "tpu"}
+    with pltpu.force_tpu_interpret_mode(pltpu.InterpretParams(uninitialized_memory="nan")):
+        y, starts = jax.jit(lambda *x: forward.run(*x, keep=True, **settings))(u, dt, rate, B, C)
+        got = jax.jit(lambda *x: backward.run(*x, **settings))(u, dt, rate, B, C, starts, dy)
+    _assert_close((y, list(got._replace(A=got.A[0]))), _loop(case, False))  # one sequence
+
+
+def test_derivatives_that_there_are_not():
+    u, *rest, _ = _float32(_case(3, 5, seed=10))
+
+    def total(u):
+        return jnp.sum(pallas.scan(u, *rest, reverse=False))
+
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(total, (u,), (u,))
+    with pytest.raises(NotImplementedError):
+        jax.grad(lambda u: jnp.sum(jax.grad(total)(u) ** 2))(u)
 
 
 def test_infinities_stay_where_the_recurrence_leaves_them():
