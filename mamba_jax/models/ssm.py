@@ -11,6 +11,7 @@ References: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective Sta
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -66,23 +67,42 @@ class SS2D(nn.Module):
         A = -jnp.exp(self.param("A_log", _A_log_init, (k, d, n)))
         D = self.param("D", nn.initializers.ones, (k, d))
 
-        rows, columns = x.reshape((b, h * w, d)), jnp.swapaxes(x, 1, 2).reshape((b, h * w, d))
-        u = jnp.stack([rows, columns], axis=1)
-        # Projecting commutes with reversing, so each sequence is projected for both of its directions at once.
-        weights = jnp.concatenate([dt_down, B_proj, C_proj], axis=-1).reshape((2, 2, d, rank + 2 * n))
-        projected = jnp.einsum("bsld,rsdm->brslm", u, weights.astype(u.dtype)).reshape((b, k, h * w, rank + 2 * n))
-        dt, B, C = jnp.split(projected, [rank, rank + n], axis=-1)
-        dt = nn.softplus(jnp.einsum("bklr,krd->bkld", dt.astype(dt_up.dtype), dt_up) + dt_bias[None, :, None])
-        dt, B, C = taps.tap(self, "dt", dt), taps.tap(self, "B", B), taps.tap(self, "C", C)
+        # Projecting commutes with reordering, so one product projects every pixel for all four directions.
+        weights = jnp.concatenate([dt_down, B_proj, C_proj], axis=-1).astype(x.dtype)
+        projected = x.reshape((b * h * w, d)) @ jnp.moveaxis(weights, 0, 1).reshape((d, -1))
+        projected = projected.reshape((b, h, w, k, rank + 2 * n))
+        sequences = [_sequence(projected[:, :, :, i], i) for i in range(k)]
+        low, B, C = zip(*(jnp.split(sequence, [rank, rank + n], axis=-1) for sequence in sequences), strict=True)
+        dt = [x.astype(dt_up.dtype) @ dt_up[i] + dt_bias[i].reshape((1, 1, d)) for i, x in enumerate(low)]
+        dt = _tapped(self, "dt", [nn.softplus(x) for x in dt])
+        B, C = _tapped(self, "B", B), _tapped(self, "C", C)
 
-        y = sum(
-            scan.selective_scan(
-                u, dt[:, half], A[half], B[:, half], C[:, half], D[half], reverse=reverse, method=self.scan_method
-            )
-            for half, reverse in ((slice(0, 2), False), (slice(2, 4), True))
-        )
-        by_row, by_column = y[:, 0].reshape((b, h, w, d)), y[:, 1].reshape((b, w, h, d))
-        return by_row + jnp.swapaxes(by_column, 1, 2)
+        y = x * jnp.sum(D, axis=0).astype(x.dtype).reshape((1, 1, 1, d))
+        for i in range(k):
+            arguments = (_sequence(x, i), dt[i], A[i], B[i], C[i])
+            y_i = scan.selective_scan(*arguments, reverse=i >= k // 2, method=self.scan_method)
+            y = y + _image(y_i, i, (h, w))
+        return y
+
+
+def _sequence(x: jax.Array, direction: int) -> jax.Array:
+    """[b, h, w, m] -> [b, l, m] in the order of a direction: rows for even ones, columns for odd ones."""
+    x = jnp.swapaxes(x, 1, 2) if direction % 2 else x
+    return x.reshape((x.shape[0], -1, x.shape[-1]))
+
+
+def _image(y: jax.Array, direction: int, sides: tuple[int, int]) -> jax.Array:
+    """The inverse of `_sequence`: [b, l, d] -> [b, h, w, d]."""
+    h, w = sides
+    if direction % 2:
+        return jnp.swapaxes(y.reshape((y.shape[0], w, h, -1)), 1, 2)
+    return y.reshape((y.shape[0], h, w, -1))
+
+
+def _tapped(module: nn.Module, name: str, sequences: Sequence[jax.Array]) -> list[jax.Array]:
+    """The sequences [b, l, m] of all directions through one tap [b, directions, l, m]."""
+    tapped = taps.tap(module, name, jnp.stack(sequences, axis=1))
+    return [x[:, 0] for x in jnp.split(tapped, len(sequences), axis=1)]
 
 
 class MambaBlock(nn.Module):

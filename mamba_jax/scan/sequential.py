@@ -1,18 +1,20 @@
 """The selective scan step by step, with its own reverse pass: least memory, and the fastest form on a CPU.
 
-Each step forms exp(dt_t A) and dt_t B_t u_t itself, so nothing of size [l, d, n] is ever written. The states are
-laid out [b, k, n, d], channels last, so that the sum over n vectorises. For gradients only the state at the start of
-every chunk of steps is kept; the reverse pass recomputes one chunk of states, then runs the adjoint recurrence through
-it, contracting every gradient inside the step:
+Each step forms exp(dt_t A) and dt_t B_t u_t itself, so nothing of size [l, d, n] is ever written. The states are laid
+out [n, b, k, d]: channels last, so that arithmetic vectorises over them, and states first, so that a sum over n adds
+whole slices. For gradients only the state at the start of every chunk of steps is kept; the reverse pass recomputes a
+chunk of decayed states m_t, then runs the adjoint recurrence through it, contracting every gradient inside the step:
 
+    m_t = exp(dt_t A) h_{t-1}     h_t = m_t + dt_t B_t u_t
     g_t = exp(dt_{t+1} A) g_{t+1} + C_t dy_t                              adjoint of h_t
     dC_t = sum_d h_t dy_t          dB_t = sum_d g_t dt_t u_t
-    du_t = dt_t sum_n g_t B_t      dA  += g_t h_{t-1} exp(dt_t A) dt_t
-    d(dt_t) = sum_n (g_t h_{t-1} exp(dt_t A) A + g_t B_t u_t)
+    du_t = dt_t sum_n g_t B_t      dA  += g_t m_t dt_t
+    d(dt_t) = sum_n (g_t m_t A + g_t B_t u_t)
 """
 
 import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +36,12 @@ def scan(u: jax.Array, dt: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, 
     Returns:
       y: [b, k, l, d] float32.
     """
-    steps = _chunk_steps(u.shape[2])
-    time_major = [_to_chunks(x, steps) for x in (u, dt, B, C)]
-    y = _scan_chunks(reverse, jnp.swapaxes(A, -1, -2).astype(jnp.float32), *time_major)
-    return jnp.moveaxis(y.reshape((-1, *y.shape[2:])), 0, 2)
+    u, dt = (jnp.moveaxis(x, 2, 0) for x in (u, dt))
+    B, C = (jnp.transpose(x, (2, 3, 0, 1)) for x in (B, C))
+    steps = _chunk_steps(len(u))
+    time_major = [x.reshape((-1, steps, *x.shape[1:])) for x in (u, dt, B, C)]
+    y = _scan_chunks(reverse, jnp.moveaxis(A, -1, 0)[:, None].astype(jnp.float32), *time_major)
+    return jnp.moveaxis(y.reshape(u.shape), 0, 2)
 
 
 def _chunk_steps(length: int) -> int:
@@ -49,20 +53,28 @@ def _chunk_steps(length: int) -> int:
     return min(divisors, key=lambda c: abs(math.log(c / min(_CHUNK_STEPS, length))))
 
 
-def _to_chunks(x: jax.Array, steps: int) -> jax.Array:
-    """[b, k, l, m] -> [chunks, steps, b, k, m]."""
-    x = jnp.moveaxis(x, 2, 0)
-    return x.reshape((-1, steps, *x.shape[1:]))
-
-
 def _zero_state(A: jax.Array, u: jax.Array) -> jax.Array:
-    return manual.zeros((u.shape[2], *A.shape), like=u)
+    return manual.zeros((A.shape[0], *u.shape[2:]), like=u)
 
 
-def _step(A, h, u, dt, B):
-    """The state after one step, and its decay. A: [k, n, d]; h: [b, k, n, d]; u, dt: [b, k, d]; B: [b, k, n]."""
-    decay = jnp.exp(dt[:, :, None, :] * A[None])
-    return decay * h + (dt * u)[:, :, None, :] * B[..., None], decay
+def _decayed(A, h, dt):
+    """exp(dt A) h. A: [n, 1, k, d]; h: [n, b, k, d]; dt: [b, k, d]."""
+    return jnp.exp(dt[None] * A) * h
+
+
+def _drive(u, dt, B):
+    """dt B u [n, b, k, d]. u, dt: [b, k, d]; B: [n, b, k]."""
+    return (dt * u)[None] * B[..., None]
+
+
+def _sum_over_n(h: jax.Array, weights: jax.Array) -> jax.Array:
+    """[n, b, k, d] and [n, b, k, 1] or [n, 1, k, d] -> [b, k, d], slice by slice: a reduction does not vectorise."""
+    return functools.reduce(operator.add, [h[i] * weights[i] for i in range(len(h))])
+
+
+def _sum_over_d(h: jax.Array, weights: jax.Array) -> jax.Array:
+    """[n, b, k, d] and [b, k, d] -> [n, b, k], in full float32 on accelerators too."""
+    return jnp.einsum("nbkd,bkd->nbk", h, weights, precision=jax.lax.Precision.HIGHEST)
 
 
 def _float32(inputs):
@@ -77,8 +89,8 @@ def _scan_chunks(reverse, A, u, dt, B, C):
 def _forward(reverse, A, u, dt, B, C):
     def step(h, inputs):
         u_t, dt_t, B_t, C_t = _float32(inputs)
-        h, _ = _step(A, h, u_t, dt_t, B_t)
-        return h, jnp.sum(h * C_t[..., None], axis=2)
+        h = _decayed(A, h, dt_t) + _drive(u_t, dt_t, B_t)
+        return h, _sum_over_n(h, C_t[..., None])
 
     def chunk(h, inputs):
         h_end, y = jax.lax.scan(step, h, inputs, reverse=reverse)
@@ -92,44 +104,51 @@ def _backward(reverse, residuals, dy):
     A, u, dt, B, C, starts = residuals
 
     def recompute(h, inputs):
-        return _step(A, h, *_float32(inputs))[0], h
+        u_t, dt_t, B_t = _float32(inputs)
+        m = _decayed(A, h, dt_t)
+        return m + _drive(u_t, dt_t, B_t), m
 
     def chunk(carry, inputs):
-        start, u_c, dt_c, B_c, C_c, dy_c = inputs
-        _, before = jax.lax.scan(recompute, start, (u_c, dt_c, B_c), reverse=reverse)
-        steps = (before, u_c, dt_c, B_c, C_c, dy_c)
+        start, u_c, dt_c, B_c, *others = inputs
+        _, m = jax.lax.scan(recompute, start, (u_c, dt_c, B_c), reverse=reverse)
+        steps = (m, u_c, dt_c, B_c, *others)
         return jax.lax.scan(functools.partial(_adjoint_step, A), carry, steps, reverse=not reverse)
 
-    zero = _zero_state(A, u)
-    (_, dA), (du, ddt, dB, dC) = jax.lax.scan(chunk, (zero, zero), (starts, u, dt, B, C, dy), reverse=not reverse)
-    dA = jnp.sum(dA, axis=0)
+    # The adjoint that a step meets is whole when the step begins: sums over it then read what is written already.
+    last = (0, 0) if reverse else (-1, -1)
+    g = C[last].astype(jnp.float32)[..., None] * dy[last][None]
+    before = [_one_earlier(x, reverse) for x in (C, dy)]
+    carry, inputs = (g, _zero_state(A, u)), (starts, u, dt, B, dy, *before)
+    (_, dA), (du, ddt, dB, dC) = jax.lax.scan(chunk, carry, inputs, reverse=not reverse)
+    dA = jnp.sum(dA, axis=1, keepdims=True)
     return dA, du.astype(u.dtype), ddt.astype(dt.dtype), dB.astype(B.dtype), dC.astype(C.dtype)
 
 
+def _one_earlier(x: jax.Array, reverse: bool) -> jax.Array:
+    """Entry t of the scan's order becomes entry t - 1; the first becomes zero. x: [chunks, steps, ...]."""
+    flat = x.reshape((-1, *x.shape[2:]))
+    nothing = jnp.zeros_like(flat[:1])
+    flat = jnp.concatenate([flat[1:], nothing] if reverse else [nothing, flat[:-1]])
+    return flat.reshape(x.shape)
+
+
 def _adjoint_step(A, carry, inputs):
-    """One step back: (what later steps want of h_t, dA so far, per image) and the gradients of step t.
+    """One step back: (the adjoint of the step before, dA so far, per image) and the gradients of step t.
 
     The decay is formed again rather than kept: an exponential costs less than writing and reading its result.
     """
     g, dA = carry
-    before, u, dt, B, C, dy = _float32(inputs)
-    h, decay = _step(A, before, u, dt, B)
-    g = g + C[..., None] * dy[:, :, None, :]
-    g_drive = jnp.sum(g * B[..., None], axis=2)
-    g_decay = g * decay
-    exponent = g_decay * before
+    m, u, dt, B, dy, C_before, dy_before = _float32(inputs)
+    h = m + _drive(u, dt, B)
+    g_drive = _sum_over_n(g, B[..., None])
     gradients = (
         g_drive * dt,
-        jnp.sum(exponent * A[None], axis=2) + g_drive * u,
+        _sum_over_n(g * m, A) + g_drive * u,
         _sum_over_d(g, dt * u),
         _sum_over_d(h, dy),
     )
-    return (g_decay, dA + exponent * dt[:, :, None, :]), gradients
-
-
-def _sum_over_d(x: jax.Array, weights: jax.Array) -> jax.Array:
-    """[b, k, n, d] and [b, k, d] -> [b, k, n], in full float32 on accelerators too."""
-    return jnp.einsum("bknd,bkd->bkn", x, weights, precision=jax.lax.Precision.HIGHEST)
+    dA = dA + g * (m * dt[None])
+    return (_decayed(A, g, dt) + C_before[..., None] * dy_before[None], dA), gradients
 
 
 _scan_chunks.defvjp(_forward, _backward)
