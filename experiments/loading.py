@@ -13,6 +13,7 @@ from experiments.settings import config, serial
 from experiments.stages import measures
 from mamba_jax import data, models, scan, torch_import, zoo
 from mamba_jax.models import model as model_table
+from mamba_jax.models import patches
 from threats import corruptions
 
 _ZOO = "zoo:"
@@ -50,15 +51,16 @@ def check(chosen: config.ExperimentConfig, images: data.Dataset) -> None:
 
 
 def model_and_weights(
-    chosen: config.ModelConfig, images: data.Dataset, *, new_head: bool, seed: int
+    chosen: config.ModelConfig, images: data.Dataset, *, adapt: bool, seed: int
 ) -> tuple[models.Model, Any]:
     """The model, and the weights it starts from (None where they are random).
 
     Args:
       chosen: name or origin of the model.
       images: decide its number of classes and image size.
-      new_head: whether weights for another number of classes are taken with a fresh head, as they are trained further.
-      seed: of that head.
+      adapt: whether weights for other classes or patches are taken with a fresh head or a resized patch embedding, as
+        they are trained further.
+      seed: of a fresh head.
 
     Raises:
       ValueError: the model cannot be made, or the weights do not fit the data.
@@ -72,7 +74,7 @@ def model_and_weights(
         return models.create_model(chosen.name, **_made_for(images), **options), None
     origin, variables = _weights(chosen.init_from)
     classes = origin.config.num_classes
-    if classes != images.num_classes and not new_head:
+    if classes != images.num_classes and not adapt:
         raise ValueError(
             f"init_from has weights for {classes} classes and {images.name} has {images.num_classes}: "
             "choose the data they were trained on, or add train to --stages to train a new head"
@@ -80,6 +82,9 @@ def model_and_weights(
     fitted = dataclasses.replace(origin.config, **_made_for(images), remat=chosen.remat)
     if chosen.dtype is not None:
         fitted = dataclasses.replace(fitted, dtype=chosen.dtype)
+    if chosen.patch_size is not None:
+        fitted = dataclasses.replace(fitted, patch_size=chosen.patch_size)
+        variables = _with_patches(variables, chosen.patch_size, adapt=adapt)
     if chosen.scan_method != "auto":
         fitted = dataclasses.replace(fitted, scan_method=chosen.scan_method)
     model = models.from_config(fitted)
@@ -157,6 +162,24 @@ def _made_for(images: data.Dataset) -> dict[str, int]:
 def _with_new_head(model: models.Model, variables: Any, seed: int) -> Any:
     head = model.init(jax.random.key(seed))["params"]["head"]
     return {**variables, "params": {**variables["params"], "head": head}}
+
+
+def _with_patches(variables: Any, patch_size: int, *, adapt: bool) -> Any:
+    """The weights for patches of another side, see `models.patches`."""
+    embedding = variables["params"].get("patch_embed")
+    if embedding is None:
+        raise ValueError("patch_size cannot be given with these weights of init_from: their model has no patches")
+    found = embedding["proj"]["kernel"].shape[0]
+    if patch_size == found:
+        return variables
+    if not adapt:
+        raise ValueError(
+            f"init_from has weights for patch_size={found}, got patch_size={patch_size}: leave the flag out, or add "
+            "train to --stages to train them further on other patches"
+        )
+    projection = {**embedding["proj"], "kernel": patches.resize_kernel(embedding["proj"]["kernel"], patch_size)}
+    resized = {**variables["params"], "patch_embed": {**embedding, "proj": projection}}
+    return {**variables, "params": resized}
 
 
 def _check_shapes(model: models.Model, variables: Any, image_size: int) -> None:

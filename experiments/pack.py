@@ -65,6 +65,7 @@ def card(about: dict[str, Any], rows: pd.DataFrame, trained: dict[str, Any]) -> 
         "dataset_sha256": data["sha256"],
         "task": data["task"],
         "class_names": data["class_names"],
+        "init_from": identity["model"]["init_from"],
         "train": identity["train"],
         "seed": identity["seed"],
         "command": trained["command"],

@@ -97,7 +97,7 @@ def _load(
     images = loading.dataset(chosen.data, run.data_dir)
     loading.check(chosen, images)
     to_train = "train" in run.stages or folder.finished(folder.RunFolder(pathlib.Path(run.output)), "train") is not None
-    model, variables = loading.model_and_weights(chosen.model, images, new_head=to_train, seed=chosen.seed)
+    model, variables = loading.model_and_weights(chosen.model, images, adapt=to_train, seed=chosen.seed)
     if variables is None and not to_train and run.stages != ("report",):
         raise ValueError("there are no trained weights: add train to --stages, or name weights with --init_from")
     return images, model, variables

@@ -12,4 +12,4 @@ from typing import Any, Literal
 
 Task = Literal["multi-class", "binary", "ordinal", "multi-label"]
 Variables = Mapping[str, Any]
-ScanMethod = Literal["auto", "associative", "chunked", "sequential"]
+ScanMethod = Literal["auto", "associative", "chunked", "pallas", "sequential"]

@@ -12,7 +12,7 @@ from mamba_jax import data, models, training
 PLATFORMS = ("tpu", "cuda")
 
 
-@pytest.fixture(scope="module", params=["associative", "chunked", "sequential"])
+@pytest.fixture(scope="module", params=["associative", "chunked", "pallas", "sequential"])
 def material(request):
     model = models.create_model(
         "medmamba", num_classes=3, depths=(1,) * 4, dims=(4, 8, 16, 32), d_state=2, scan_method=request.param

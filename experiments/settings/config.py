@@ -49,7 +49,7 @@ class ModelConfig:
 
     Attributes:
       name: a name that `mamba_jax.create_model` knows; with `init_from` and None, the model those weights belong to.
-      patch_size: None chooses by image size.
+      patch_size: None chooses by image size, or takes that of `init_from`, whose patch embedding is resized to another.
       depths, dims: blocks and channels per stage; None for those of the name.
       scan_method: how the selective scan is evaluated; fault results depend on it.
       dtype: of the computation; None for that of the weights it comes from, or float32.

@@ -53,7 +53,7 @@ _DATA: tuple[Entry, ...] = (
 
 _MODEL: tuple[Entry, ...] = (
     (flags.DEFINE_string, "model", "medmamba_n", f"one of {', '.join(models.MODELS)}"),
-    (flags.DEFINE_integer, "patch_size", None, "side of the first patches in pixels [by image size]"),
+    (flags.DEFINE_integer, "patch_size", None, "side of the first patches in pixels [by image size or weights]"),
     (flags.DEFINE_list, "depths", None, "MedMamba's blocks per stage, four numbers [by name]"),
     (flags.DEFINE_list, "dims", None, "MedMamba's channels per stage, four numbers [by name]"),
     (flags.DEFINE_string, "scan_method", "auto", f"selective scan: {', '.join(scan.METHODS)}; faults depend on it"),

@@ -127,7 +127,7 @@ def _data(values: flags.FlagValues) -> config.DataConfig:
 
 def _model(values: flags.FlagValues) -> config.ModelConfig:
     own_weights = values.init_from is not None
-    for flag in ("model", "patch_size", "depths", "dims"):
+    for flag in ("model", "depths", "dims"):
         if own_weights and not values[flag].using_default_value:
             raise ValueError(f"--{flag} cannot be given with --init_from: the weights say which model they belong to")
     return config.ModelConfig(

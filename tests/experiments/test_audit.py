@@ -83,7 +83,7 @@ def test_a_new_head_follows_the_seed_and_the_rest_is_kept(tmp_path, images):
     old = zoo.load(tmp_path / "two.safetensors").variables["params"]
     heads = []
     for seed in (0, 1):
-        model, variables = loading.model_and_weights(chosen, images, new_head=True, seed=seed)
+        model, variables = loading.model_and_weights(chosen, images, adapt=True, seed=seed)
         assert model.config.num_classes == 8
         heads.append(np.asarray(variables["params"]["head"]["kernel"]))
         np.testing.assert_array_equal(
@@ -91,27 +91,38 @@ def test_a_new_head_follows_the_seed_and_the_rest_is_kept(tmp_path, images):
         )
     assert not np.allclose(*heads)
     with pytest.raises(ValueError, match="weights for 2 classes and cells has 8"):
-        loading.model_and_weights(chosen, images, new_head=False, seed=0)
+        loading.model_and_weights(chosen, images, adapt=False, seed=0)
+
+
+def test_other_patches_are_for_weights_that_are_trained_further(weights, images):
+    chosen = config.ModelConfig(init_from=str(weights), patch_size=1)
+    model, variables = loading.model_and_weights(chosen, images, adapt=True, seed=0)
+    assert model.config.patch_size == 1
+    assert variables["params"]["patch_embed"]["proj"]["kernel"].shape[:2] == (1, 1)
+    with pytest.raises(
+        ValueError, match="weights for patch_size=2, got patch_size=1: leave the flag out, or add train"
+    ):
+        loading.model_and_weights(chosen, images, adapt=False, seed=0)
 
 
 def test_weights_for_images_of_another_size_are_refused(weights, cells):
     larger = data.load_npz(cells, size=32)
     chosen = config.ModelConfig(init_from=str(weights))
     with pytest.raises(ValueError, match=r"patch_embed/proj/kernel has shape .*; give --image_size=28"):
-        loading.model_and_weights(chosen, larger, new_head=False, seed=0)
+        loading.model_and_weights(chosen, larger, adapt=False, seed=0)
 
 
 def test_a_model_is_made_for_the_channels_of_its_images(images):
     grey = data.Dataset(
         **{**vars(images), "splits": {n: data.Split(s.images[..., :1], s.labels) for n, s in images.splits.items()}}
     )
-    model, _ = loading.model_and_weights(config.ModelConfig(name="medmamba_n"), grey, new_head=True, seed=0)
+    model, _ = loading.model_and_weights(config.ModelConfig(name="medmamba_n"), grey, adapt=True, seed=0)
     assert model.config.in_channels == 1
     assert loading.scan_method(model) == "sequential"
 
 
 def test_a_model_without_a_scan_has_no_scan_method(images):
-    model, _ = loading.model_and_weights(config.ModelConfig(name="resnet18"), images, new_head=True, seed=0)
+    model, _ = loading.model_and_weights(config.ModelConfig(name="resnet18"), images, adapt=True, seed=0)
     assert loading.scan_method(model) is None
     chosen = config.ExperimentConfig(
         data=config.DataConfig(dataset="cells"), model=config.ModelConfig(name="resnet18"), train=None

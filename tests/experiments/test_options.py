@@ -17,7 +17,7 @@ OFFICIAL = (
 def test_every_official_set_has_its_flag_file(name):
     chosen, run = options.parse([f"--flagfile={name}.flags"])
     assert chosen.data.dataset == name
-    assert run.output == f"runs/{name}-{chosen.model.name}-s0"
+    assert run.output == f"runs/{name}-medmamba_n-s0"
     assert run.stages == config.STAGES
 
 
