@@ -13,12 +13,19 @@ import jax
 import jax.numpy as jnp
 
 from mamba_jax import types
-from mamba_jax.scan import associative, chunked, manual, pallas, sequential
+from mamba_jax.scan import associative, chunked, manual, sequential
+
+
+def _pallas(*arguments: jax.Array, reverse: bool) -> jax.Array:
+    from mamba_jax.scan import pallas  # Importing the kernels' language takes as long as all the rest of the library.
+
+    return pallas.scan(*arguments, reverse=reverse)
+
 
 METHODS = {
     "associative": associative.scan,
     "chunked": chunked.scan,
-    "pallas": pallas.scan,
+    "pallas": _pallas,
     "sequential": sequential.scan,
 }
 
@@ -27,8 +34,8 @@ def resolve_method(method: types.ScanMethod) -> str:
     """The method that `auto` stands for here: `sequential` on a CPU, `chunked` on a GPU or TPU.
 
     On a CPU the steps were measured to be 5 to 10 times faster than the tree. Elsewhere `chunked` chooses by shape: one
-    tree where its states take little memory, as in `associative`, and a tree per chunk where they would not. `pallas` has
-    not run on a device yet, so it is for those who name it.
+    tree where its states take little memory, as in `associative`, and a tree per chunk where they would not. `pallas`
+    has not run on a device yet, so it is for those who name it.
 
     Raises:
       ValueError: `method` is unknown.
