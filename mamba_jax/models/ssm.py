@@ -67,42 +67,39 @@ class SS2D(nn.Module):
         A = -jnp.exp(self.param("A_log", _A_log_init, (k, d, n)))
         D = self.param("D", nn.initializers.ones, (k, d))
 
-        # Projecting commutes with reordering, so one product projects every pixel for all four directions.
+        # Steps first, as a step-by-step scan reads them. Projecting commutes with reordering, so that one product
+        # projects every pixel for all four directions.
+        pixels = jnp.transpose(x, (1, 2, 0, 3))
         weights = jnp.concatenate([dt_down, B_proj, C_proj], axis=-1).astype(x.dtype)
-        projected = x.reshape((b * h * w, d)) @ jnp.moveaxis(weights, 0, 1).reshape((d, -1))
-        projected = projected.reshape((b, h, w, k, rank + 2 * n))
+        projected = pixels.reshape((h * w * b, d)) @ jnp.moveaxis(weights, 0, 1).reshape((d, -1))
+        projected = projected.reshape((h, w, b, k, rank + 2 * n))
         sequences = [_sequence(projected[:, :, :, i], i) for i in range(k)]
         low, B, C = zip(*(jnp.split(sequence, [rank, rank + n], axis=-1) for sequence in sequences), strict=True)
         dt = [x.astype(dt_up.dtype) @ dt_up[i] + dt_bias[i].reshape((1, 1, d)) for i, x in enumerate(low)]
         dt = _tapped(self, "dt", [nn.softplus(x) for x in dt])
         B, C = _tapped(self, "B", B), _tapped(self, "C", C)
 
-        y = x * jnp.sum(D, axis=0).astype(x.dtype).reshape((1, 1, 1, d))
-        for i in range(k):
-            arguments = (_sequence(x, i), dt[i], A[i], B[i], C[i])
-            y_i = scan.selective_scan(*arguments, reverse=i >= k // 2, method=self.scan_method)
-            y = y + _image(y_i, i, (h, w))
-        return y
+        u = jnp.stack([_sequence(pixels, i) for i in range(2)], axis=2)
+        parts = zip(dt, jnp.split(A, 2), B, C, (False, True), strict=True)
+        y = sum(
+            scan.selective_scan(u, *arguments, reverse=reverse, method=self.scan_method, time_major=True)
+            for *arguments, reverse in parts
+        )
+        by_row, by_column = y[:, :, 0].reshape((h, w, b, d)), y[:, :, 1].reshape((w, h, b, d))
+        skip = pixels * jnp.sum(D, axis=0).astype(x.dtype).reshape((1, 1, 1, d))
+        return jnp.transpose(by_row + jnp.swapaxes(by_column, 0, 1) + skip, (2, 0, 1, 3))
 
 
-def _sequence(x: jax.Array, direction: int) -> jax.Array:
-    """[b, h, w, m] -> [b, l, m] in the order of a direction: rows for even ones, columns for odd ones."""
-    x = jnp.swapaxes(x, 1, 2) if direction % 2 else x
-    return x.reshape((x.shape[0], -1, x.shape[-1]))
-
-
-def _image(y: jax.Array, direction: int, sides: tuple[int, int]) -> jax.Array:
-    """The inverse of `_sequence`: [b, l, d] -> [b, h, w, d]."""
-    h, w = sides
-    if direction % 2:
-        return jnp.swapaxes(y.reshape((y.shape[0], w, h, -1)), 1, 2)
-    return y.reshape((y.shape[0], h, w, -1))
+def _sequence(pixels: jax.Array, direction: int) -> jax.Array:
+    """[h, w, b, m] -> [l, b, m] in the order of a direction: rows for even ones, columns for odd ones."""
+    pixels = jnp.swapaxes(pixels, 0, 1) if direction % 2 else pixels
+    return pixels.reshape((-1, *pixels.shape[2:]))
 
 
 def _tapped(module: nn.Module, name: str, sequences: Sequence[jax.Array]) -> list[jax.Array]:
-    """The sequences [b, l, m] of all directions through one tap [b, directions, l, m]."""
-    tapped = taps.tap(module, name, jnp.stack(sequences, axis=1))
-    return [x[:, 0] for x in jnp.split(tapped, len(sequences), axis=1)]
+    """The sequences [l, b, m] of all directions through one tap [b, 4, l, m], and back in halves [l, b, 2, m]."""
+    tapped = taps.tap(module, name, jnp.moveaxis(jnp.stack(sequences, axis=2), 0, 2))
+    return jnp.split(jnp.moveaxis(tapped, 2, 0), 2, axis=2)
 
 
 class MambaBlock(nn.Module):

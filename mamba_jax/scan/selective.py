@@ -28,6 +28,7 @@ METHODS = {
     "pallas": _pallas,
     "sequential": sequential.scan,
 }
+_TIME_MAJOR = {"sequential": sequential.scan_time_major}
 
 
 def resolve_method(method: types.ScanMethod) -> str:
@@ -57,6 +58,7 @@ def selective_scan(
     *,
     reverse: bool = False,
     method: types.ScanMethod = "auto",
+    time_major: bool = False,
 ) -> jax.Array:
     """y_t = C_t . h_t + D u_t with h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t and h_0 = 0.
 
@@ -73,6 +75,8 @@ def selective_scan(
       D: [*groups, d] skip connection, or None.
       reverse: run from the last step to the first.
       method: one of `METHODS`, or `auto` (see `resolve_method`).
+      time_major: whether u, dt, B, C and the result have the steps first, [l, *batch, ..]: `sequential` reads them so,
+        and saves a copy of each.
 
     Returns:
       y: [*batch, l, d] in u's dtype; the recurrence is accumulated in float32 whatever the inputs are.
@@ -84,30 +88,38 @@ def selective_scan(
       >>> y = selective_scan(u, dt, -jnp.exp(A_log), B, C, D)          # one sequence: u [l, d]
       >>> y = jax.vmap(lambda u: selective_scan(u, dt, A, B, C))(us)   # or give it the batch axes
     """
-    scan = METHODS[resolve_method(method)]
-    _check_shapes(u, dt, A, B, C, D)
+    method = resolve_method(method)
+    if time_major and method not in _TIME_MAJOR:
+        u, dt, B, C = (jnp.moveaxis(x, 0, -2) for x in (u, dt, B, C))
+        return jnp.moveaxis(selective_scan(u, dt, A, B, C, D, reverse=reverse, method=method), -2, 0)
+    _check_shapes(u, dt, A, B, C, D, time_major)
     u, dt, A, B, C = manual.align(u, dt, A, B, C)
     groups = A.shape[:-2]
-    batch = u.shape[: u.ndim - 2 - len(groups)]
-    b, k = math.prod(batch), math.prod(groups)
-    u_, dt_, B_, C_ = (x.reshape((b, k, *x.shape[-2:])) for x in (u, dt, B, C))
+    length, *batch = u.shape[:-1] if time_major else (u.shape[-2], *u.shape[:-2])
+    b, k = math.prod(batch[: len(batch) - len(groups)]), math.prod(groups)
+    axes = (length, b, k) if time_major else (b, k, length)
+    u_, dt_, B_, C_ = (x.reshape((*axes, x.shape[-1])) for x in (u, dt, B, C))
+    scan = (_TIME_MAJOR if time_major else METHODS)[method]
     y = scan(u_, dt_, A.reshape((k, *A.shape[-2:])), B_, C_, reverse=reverse)
     if D is not None:
-        y = y + u_.astype(jnp.float32) * D.astype(jnp.float32).reshape((1, k, 1, -1))
+        skip = D.astype(jnp.float32).reshape((1, 1, k, -1) if time_major else (1, k, 1, -1))
+        y = y + u_.astype(jnp.float32) * skip
     return y.astype(u.dtype).reshape(u.shape)
 
 
-def _check_shapes(u, dt, A, B, C, D) -> None:
+def _check_shapes(u, dt, A, B, C, D, time_major) -> None:
     if u.ndim < 2 or A.ndim < 2:
         raise ValueError(f"u must be [*batch, l, d] and A [*groups, d, n], got {u.shape} and {A.shape}")
-    *batch, length, d = u.shape
+    length, *batch = u.shape[:-1] if time_major else (u.shape[-2], *u.shape[:-2])
+    d = u.shape[-1]
     *groups, d_a, n = A.shape
     tail = batch[len(batch) - len(groups) :] if len(groups) <= len(batch) else None
     if d_a != d or tail != groups:
         raise ValueError(f"A must be [*groups, {d}, n] with groups the last axes of {tuple(batch)}, got {A.shape}")
     if length < 1:
         raise ValueError(f"the sequence must have at least one step, got u {u.shape}")
-    wanted = {"dt": (dt, (*batch, length, d)), "B": (B, (*batch, length, n)), "C": (C, (*batch, length, n))}
+    steps = u.shape[:-1]
+    wanted = {"dt": (dt, (*steps, d)), "B": (B, (*steps, n)), "C": (C, (*steps, n))}
     if D is not None:
         wanted["D"] = (D, (*groups, d))
     for name, (x, shape) in wanted.items():

@@ -1,15 +1,15 @@
 """The selective scan step by step, with its own reverse pass: least memory, and the fastest form on a CPU.
 
 Each step forms exp(dt_t A) and dt_t B_t u_t itself, so nothing of size [l, d, n] is ever written. The states are laid
-out [n, b, k, d]: channels last, so that arithmetic vectorises over them, and states first, so that a sum over n adds
-whole slices. For gradients only the state at the start of every chunk of steps is kept; the reverse pass recomputes a
-chunk of decayed states m_t, then runs the adjoint recurrence through it, contracting every gradient inside the step:
+out [b, k, n, d], channels last, so that arithmetic vectorises over them. For gradients only the state at the start of
+every chunk of steps is kept; the reverse pass recomputes a chunk of decayed states m_t, then runs the adjoint
+recurrence through it, contracting every gradient inside the step:
 
     m_t = exp(dt_t A) h_{t-1}     h_t = m_t + dt_t B_t u_t
     g_t = exp(dt_{t+1} A) g_{t+1} + C_t dy_t                              adjoint of h_t
-    dC_t = sum_d h_t dy_t          dB_t = sum_d g_t dt_t u_t
-    du_t = dt_t sum_n g_t B_t      dA  += g_t m_t dt_t
-    d(dt_t) = sum_n (g_t m_t A + g_t B_t u_t)
+    du_t = dt_t sum_n g_t B_t      d(dt_t) = sum_n (g_t m_t A + g_t B_t u_t)
+    dB_t = sum_d g_t dt_t u_t      dC_t = sum_d m_t dy_t + B_t sum_d dt_t u_t dy_t
+    dA  += g_t m_t dt_t
 """
 
 import functools
@@ -36,12 +36,18 @@ def scan(u: jax.Array, dt: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, 
     Returns:
       y: [b, k, l, d] float32.
     """
-    u, dt = (jnp.moveaxis(x, 2, 0) for x in (u, dt))
-    B, C = (jnp.transpose(x, (2, 3, 0, 1)) for x in (B, C))
+    u, dt, B, C = (jnp.moveaxis(x, 2, 0) for x in (u, dt, B, C))
+    return jnp.moveaxis(scan_time_major(u, dt, A, B, C, reverse=reverse), 0, 2)
+
+
+def scan_time_major(
+    u: jax.Array, dt: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, *, reverse: bool
+) -> jax.Array:
+    """The same for u, dt [l, b, k, d] and B, C [l, b, k, n], the order in which the steps read them."""
     steps = _chunk_steps(len(u))
-    time_major = [x.reshape((-1, steps, *x.shape[1:])) for x in (u, dt, B, C)]
-    y = _scan_chunks(reverse, jnp.moveaxis(A, -1, 0)[:, None].astype(jnp.float32), *time_major)
-    return jnp.moveaxis(y.reshape(u.shape), 0, 2)
+    chunks = (x.reshape((-1, steps, *x.shape[1:])) for x in (u, dt, B, C))
+    y = _scan_chunks(reverse, jnp.swapaxes(A, -1, -2).astype(jnp.float32), *chunks)
+    return y.reshape(u.shape)
 
 
 def _chunk_steps(length: int) -> int:
@@ -54,27 +60,29 @@ def _chunk_steps(length: int) -> int:
 
 
 def _zero_state(A: jax.Array, u: jax.Array) -> jax.Array:
-    return manual.zeros((A.shape[0], *u.shape[2:]), like=u)
+    return manual.zeros((u.shape[2], *A.shape), like=u)
 
 
 def _decayed(A, h, dt):
-    """exp(dt A) h. A: [n, 1, k, d]; h: [n, b, k, d]; dt: [b, k, d]."""
-    return jnp.exp(dt[None] * A) * h
+    """exp(dt A) h. A: [k, n, d]; h: [b, k, n, d]; dt: [b, k, d]."""
+    return jnp.exp(dt[:, :, None] * A[None]) * h
 
 
 def _drive(u, dt, B):
-    """dt B u [n, b, k, d]. u, dt: [b, k, d]; B: [n, b, k]."""
-    return (dt * u)[None] * B[..., None]
+    """dt B u [b, k, n, d]. u, dt: [b, k, d]; B: [b, k, n]."""
+    return (dt * u)[:, :, None] * B[..., None]
 
 
-def _sum_over_n(h: jax.Array, weights: jax.Array) -> jax.Array:
-    """[n, b, k, d] and [n, b, k, 1] or [n, 1, k, d] -> [b, k, d], slice by slice: a reduction does not vectorise."""
-    return functools.reduce(operator.add, [h[i] * weights[i] for i in range(len(h))])
+def _sum_over_n(*factors: jax.Array) -> jax.Array:
+    """Products of arrays [b or 1, k, n, d or 1], summed to [b, k, d] slice by slice: a reduction does not vectorise."""
+    n = factors[0].shape[2]
+    products = (functools.reduce(operator.mul, [x[:, :, i] for x in factors]) for i in range(n))
+    return functools.reduce(operator.add, products)
 
 
-def _sum_over_d(h: jax.Array, weights: jax.Array) -> jax.Array:
-    """[n, b, k, d] and [b, k, d] -> [n, b, k], in full float32 on accelerators too."""
-    return jnp.einsum("nbkd,bkd->nbk", h, weights, precision=jax.lax.Precision.HIGHEST)
+def _sum_over_d(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """[b, k, n, d] and [b, k, d] -> [b, k, n], in full float32 on accelerators too."""
+    return jnp.einsum("bknd,bkd->bkn", x, weights, precision=jax.lax.Precision.HIGHEST)
 
 
 def _float32(inputs):
@@ -116,11 +124,11 @@ def _backward(reverse, residuals, dy):
 
     # The adjoint that a step meets is whole when the step begins: sums over it then read what is written already.
     last = (0, 0) if reverse else (-1, -1)
-    g = C[last].astype(jnp.float32)[..., None] * dy[last][None]
+    g = C[last].astype(jnp.float32)[..., None] * dy[last][:, :, None]
     before = [_one_earlier(x, reverse) for x in (C, dy)]
     carry, inputs = (g, _zero_state(A, u)), (starts, u, dt, B, dy, *before)
     (_, dA), (du, ddt, dB, dC) = jax.lax.scan(chunk, carry, inputs, reverse=not reverse)
-    dA = jnp.sum(dA, axis=1, keepdims=True)
+    dA = jnp.sum(dA, axis=0)
     return dA, du.astype(u.dtype), ddt.astype(dt.dtype), dB.astype(B.dtype), dC.astype(C.dtype)
 
 
@@ -139,16 +147,15 @@ def _adjoint_step(A, carry, inputs):
     """
     g, dA = carry
     m, u, dt, B, dy, C_before, dy_before = _float32(inputs)
-    h = m + _drive(u, dt, B)
     g_drive = _sum_over_n(g, B[..., None])
     gradients = (
         g_drive * dt,
-        _sum_over_n(g * m, A) + g_drive * u,
+        _sum_over_n(g, m, A[None]) + g_drive * u,
         _sum_over_d(g, dt * u),
-        _sum_over_d(h, dy),
+        _sum_over_d(m, dy) + B * jnp.sum(dt * u * dy, axis=-1, keepdims=True),
     )
-    dA = dA + g * (m * dt[None])
-    return (_decayed(A, g, dt) + C_before[..., None] * dy_before[None], dA), gradients
+    dA = dA + g * (m * dt[:, :, None])
+    return (_decayed(A, g, dt) + C_before[..., None] * dy_before[:, :, None], dA), gradients
 
 
 _scan_chunks.defvjp(_forward, _backward)

@@ -183,6 +183,17 @@ def test_rows_do_not_mix_and_vmap_over_parameters_works(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_steps_first_is_the_same_scan(method):
+    arguments = _jax(_inputs((2, 3), 9, groups=(3,), seed=15))
+    y = scan.selective_scan(**arguments, reverse=True, method=method)
+    moved = {name: jnp.moveaxis(x, -2, 0) if name in ("u", "dt", "B", "C") else x for name, x in arguments.items()}
+    other = scan.selective_scan(**moved, reverse=True, method=method, time_major=True)
+    np.testing.assert_allclose(jnp.moveaxis(other, 0, -2), y, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"B must be \(9, 2, 3, 3\)"):
+        scan.selective_scan(**(moved | {"B": moved["B"][..., :2]}), method="sequential", time_major=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_sharded_over_the_batch(method):
     """Values and gradients inside `shard_map`: each device scans its own rows; A's gradient is summed over them."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
