@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mamba_jax.scan import manual
 from mamba_jax.scan.pallas import backward, blocks, forward, targets
 
 _ROW = 8  # values: 16 bytes of bfloat16, what the CUDA copy engine wants a row to be a multiple of
@@ -32,22 +33,12 @@ def scan(u: jax.Array, dt: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, 
       y: [b, k, l, d] float32.
     """
     operands = (_sequences(u), _sequences(dt), A[None], _sequences(B), _sequences(C))
-    return _scan(reverse, *_vary_alike(operands)).reshape(u.shape)
+    return _scan(reverse, *manual.align(*operands)).reshape(u.shape)
 
 
 def _sequences(x: jax.Array) -> jax.Array:
     """[b, k, l, m] -> [1, b * k, l, m]: one group of sequences."""
     return x.reshape((1, -1, *x.shape[2:]))
-
-
-def _vary_alike(operands):
-    """Inside `shard_map`, let all operands vary over the mesh axes of any; the derivative of that sums over devices."""
-    axes = frozenset().union(*(_varying(x) for x in operands))
-    return [jax.lax.pcast(x, tuple(axes - _varying(x)), to="varying") for x in operands]
-
-
-def _varying(x: jax.Array) -> frozenset:
-    return jax.typeof(x).manual_axis_type.varying
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
