@@ -112,6 +112,10 @@ def identity(
     del values["data"]["npz"]
     values["data"]["content"] = images.sha256[:16]
     values["model"]["scan_method"] = scan_method(model)
+    # What the weights' file says of the dtype counts like the flag; rematerialisation changes no number.
+    values["model"] = {name: value for name, value in values["model"].items() if name not in ("dtype", "remat")}
+    if model.config.dtype != "float32":
+        values["model"]["dtype"] = model.config.dtype
     values["model"]["init_from"] = None if variables is None else f"weights {weights_hash(variables)[:16]}"
     return values
 

@@ -1,8 +1,8 @@
 """Several processes, on one machine or on many, as one training; process 0 does everything else alone.
 
 Each process is started with the same command and `--distributed`. They meet at the coordinator, load the data each for
-itself, wait until process 0 has opened the run's folder (which all of them must see), and train over all their devices.
-Then they part: the others end, and process 0 writes the rows, measures and reports.
+itself, wait until all have it and process 0 has opened the run's folder (which all of them must see), and train over
+all their devices. Then they part: the others end, and process 0 writes the rows, measures and reports.
 """
 
 import contextlib
@@ -49,24 +49,20 @@ def is_main() -> bool:
 
 
 @contextlib.contextmanager
-def start_line() -> Iterator[None]:
-    """Process 0 gets ready in this block, and the others wait in `wait` until it is."""
-    try:
-        yield
-    except Exception:
-        _hear(False)
-        raise
-    _hear(True)
-
-
-def wait() -> None:
-    """Waits until process 0 is ready.
+def together() -> Iterator[None]:
+    """Nobody goes on from this block before everybody has come through theirs; where one fails, all stop.
 
     Raises:
-      ValueError: it has given up.
+      ValueError: another process has failed.
     """
-    if not _hear(False):
-        raise ValueError("process 0 has stopped, see what it said")
+    ready = False
+    try:
+        yield
+        ready = True
+    finally:
+        all_ready = jax.process_count() == 1 or bool(np.all(multihost_utils.process_allgather(np.asarray(ready))))
+    if not all_ready:
+        raise ValueError("another process has stopped, see what it said")
 
 
 def leave() -> None:
@@ -92,8 +88,3 @@ def mesh(devices: int | None, rows: int) -> jax.sharding.Mesh:
         raise ValueError(f"devices must be from 1 to {count}, as many as a process has here, got {devices}")
     taken = [d for i in range(processes) for d in [d for d in jax.devices() if d.process_index == i][:devices]]
     return training.make_mesh(taken)
-
-
-def _hear(ready: bool) -> bool:
-    """What process 0 says, in every process."""
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(ready)))

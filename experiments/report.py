@@ -80,6 +80,7 @@ def _made(run: folder.RunFolder, about: dict[str, Any]) -> str:
         ["device", made["device"]],
         ["seed", str(identity["seed"])],
         ["data", f"SHA-256 of shapes, pixels and labels: {about['data']['sha256']}"],
+        ["computed in", about["data"]["model"].get("dtype", "float32")],
         ["scan method", identity["model"]["scan_method"] or "none: this model has no selective scan"],
     ]
     stages = []

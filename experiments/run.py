@@ -55,7 +55,8 @@ def _run(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Se
     _keep_compiled_programs()
     if run.cluster is not None:
         processes.join(run.cluster)
-    images, model, variables = _load(chosen, run)
+    with processes.together():
+        images, model, variables = _load(chosen, run)
     ctx = context.Context(
         config=chosen,
         run=run,
@@ -66,11 +67,12 @@ def _run(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Se
         trained=False,
     )
     if not processes.is_main():
-        processes.wait()
+        with processes.together():
+            pass  # until process 0 has opened the folder
         _train_together(ctx)
         return
     with contextlib.ExitStack() as stack:
-        with processes.start_line():
+        with processes.together():
             stack.enter_context(folder.lock(run.output))
             _open(ctx, arguments)
             if run.cluster is not None:
@@ -179,7 +181,11 @@ def _message(error: Exception) -> str | None:
     """One line for the user, or None where the error is none of theirs."""
     if isinstance(error, jax.errors.JaxRuntimeError):
         full = "RESOURCE_EXHAUSTED" in str(error)
-        return "out of memory: lower --eval_batch_size, --batch_size or --fault_images" if full else None
+        return (
+            "out of memory: lower --eval_batch_size, --batch_size or --fault_images, or raise --accumulate"
+            if full
+            else None
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no space left on the device: free some; what is finished is kept, and the same command goes on from it"
     line = " ".join(str(error).split())

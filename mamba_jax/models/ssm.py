@@ -28,7 +28,8 @@ dense_init = nn.initializers.truncated_normal(0.02)
 class SS2D(nn.Module):
     """The 2-D selective scan: [b, h, w, c] -> [b, h, w, c], computed in the dtype of its input.
 
-    Step sizes, the recurrence and the norm are float32 whatever that dtype is.
+    Whatever that dtype is, step sizes are formed in float32 from their projections, and the recurrence, the sum over
+    directions and the norm are float32.
 
     Attributes:
       expand: inner channels d per outer channel c.
@@ -82,12 +83,12 @@ class SS2D(nn.Module):
         u = jnp.stack([_sequence(pixels, i) for i in range(2)], axis=2)
         parts = zip(dt, jnp.split(A, 2), B, C, (False, True), strict=True)
         y = sum(
-            scan.selective_scan(u, *arguments, reverse=reverse, method=self.scan_method, time_major=True)
+            norm.widened(scan.selective_scan(u, *arguments, reverse=reverse, method=self.scan_method, time_major=True))
             for *arguments, reverse in parts
         )
         by_row, by_column = y[:, :, 0].reshape((h, w, b, d)), y[:, :, 1].reshape((w, h, b, d))
-        skip = pixels * jnp.sum(D, axis=0).astype(x.dtype).reshape((1, 1, 1, d))
-        return jnp.transpose(by_row + jnp.swapaxes(by_column, 0, 1) + skip, (2, 0, 1, 3))
+        skip = norm.widened(pixels) * jnp.sum(D, axis=0).reshape((1, 1, 1, d))
+        return jnp.transpose(by_row + jnp.swapaxes(by_column, 0, 1) + skip, (2, 0, 1, 3)).astype(x.dtype)
 
 
 def _sequence(pixels: jax.Array, direction: int) -> jax.Array:

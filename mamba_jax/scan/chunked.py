@@ -42,6 +42,8 @@ def scan(
     """
     length = u.shape[2]
     steps = min(length, chunk_steps or default_chunk_steps(u.shape, A.shape[-1]))
+    if steps == length:
+        return associative.scan(u, dt, A, B, C, reverse=reverse)
     # What no whole chunk covers is scanned as a shorter one: padded steps would be wrong where A is infinite.
     whole = length // steps * steps
     state = manual.zeros((*u.shape[:2], A.shape[-1], u.shape[-1]), like=u)

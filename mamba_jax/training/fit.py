@@ -6,6 +6,7 @@ and batch norms are those of the whole batch (see `parallel`), so the numbers do
 are, to rounding, and a run may go on on another number of them.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -71,13 +72,19 @@ def fit(
         memory. Otherwise batches are placed one ahead. The results are the same.
 
     Raises:
-      ValueError: the batch size is not divisible by `config.accumulate` times the number of devices.
+      ValueError: the batch size is not divisible by `config.accumulate` times the number of devices, or the scan is the
+        fused kernel and there are several.
       TrainingDiverged: the loss is NaN or infinite; checkpoints of earlier epochs stay.
       checkpoint.CheckpointError: `directory` holds a run of another configuration, model, data or start.
     """
     key = jax.random.key(config.seed)
     init_key, run_key = jax.random.split(key)
     mesh = parallel.make_mesh() if mesh is None else parallel.check_mesh(mesh)
+    if mesh.size > 1 and model.config.scan_method == "pallas":
+        raise ValueError(
+            "scan_method must be associative, chunked or sequential to train on several devices, over which the fused "
+            "kernel is not split, got 'pallas': choose another, or train on one device"
+        )
     run = _Run(model, dataset, config, run_key, progress or (lambda *_: None), mesh, resident)
     variables = model.init(init_key) if init_variables is None else init_variables
     state = parallel.to_all(train.create_state(variables, run.optimizer), mesh)
@@ -205,8 +212,9 @@ def _logits(apply: Callable[..., jax.Array], placed: jax.sharding.Sharding | Non
 def _identity(
     model: models.Model, dataset: data.Dataset, config: train.TrainConfig, init_variables: types.Variables | None
 ) -> dict[str, Any]:
-    """All that decides the weights, as JSON data; on how many devices they are computed does not."""
-    described = {**identity.describe(config), "model": identity.describe(model.config), "data": dataset.sha256}
+    """All that decides the weights, as JSON data; on how many devices, and what is kept for gradients, does not."""
+    described_model = identity.describe(dataclasses.replace(model.config, remat=False))
+    described = {**identity.describe(config), "model": described_model, "data": dataset.sha256}
     start = None if init_variables is None else checkpoint.fingerprint(init_variables)
     return json.loads(json.dumps({**described, "init_variables": start}))
 

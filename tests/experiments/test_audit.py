@@ -121,6 +121,20 @@ def test_a_model_is_made_for_the_channels_of_its_images(images):
     assert loading.scan_method(model) == "sequential"
 
 
+def test_a_run_is_known_by_the_dtype_it_computes_in_however_that_was_chosen(weights, images):
+    def identity(**options):
+        chosen = config.ModelConfig(init_from=str(weights), **options)
+        model, variables = loading.model_and_weights(chosen, images, adapt=False, seed=0)
+        whole = config.ExperimentConfig(
+            data=config.DataConfig(dataset="cells", npz="cells.npz"), model=chosen, train=None
+        )
+        return loading.identity(whole, images, model, variables)
+
+    assert identity() == identity(dtype="float32") == identity(remat=True)
+    assert identity(dtype="bfloat16")["model"]["dtype"] == "bfloat16"
+    assert "dtype" not in identity()["model"]
+
+
 def test_a_model_without_a_scan_has_no_scan_method(images):
     model, _ = loading.model_and_weights(config.ModelConfig(name="resnet18"), images, adapt=True, seed=0)
     assert loading.scan_method(model) is None

@@ -54,7 +54,22 @@ def test_two_processes_train_as_one_and_one_of_them_writes(cells, tmp_path):
         np.testing.assert_allclose(two[figure], one[figure], rtol=1e-5)
     rows = [folder.RunFolder(tmp_path / name).rows() for name in ("one", "two")]
     assert set(rows[1]["stage"]) == {"train", "clean"}
-    assert len(rows[0]) == len(rows[1])
+    one, two = (found[found["stage"] == "clean"].reset_index() for found in rows)
+    assert list(one["metric"]) == list(two["metric"])
+    np.testing.assert_allclose(
+        two["value"], one["value"], atol=0.02, err_msg="the weights that were trained are measured"
+    )
+
+
+def test_where_one_process_fails_the_other_stops_too(cells, tmp_path):
+    meeting = ("--distributed", f"--coordinator_address=localhost:{_free_port()}", "--num_processes=2", "--devices=2")
+    good = _start(cells, tmp_path / "run", *meeting, "--process_id=0")
+    bad = _start(tmp_path / "nothing.npz", tmp_path / "run", *meeting, "--process_id=1")
+    said = [process.communicate(timeout=300)[1] for process in (good, bad)]
+    assert [process.returncode for process in (good, bad)] == [2, 2], said
+    assert "error: another process has stopped, see what it said" in said[0]
+    assert "nothing.npz" in said[1]
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_only_several_processes_take_is_refused_for_one():

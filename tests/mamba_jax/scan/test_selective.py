@@ -237,9 +237,10 @@ def test_an_infinite_decay_forgets_and_makes_no_nan(length, reverse):
     assert bool(jnp.all(jnp.isfinite(gradient)))
 
 
-def test_auto_follows_the_backend():
-    expected = "sequential" if jax.default_backend() == "cpu" else "chunked"
-    assert scan.resolve_method("auto") == expected
+@pytest.mark.parametrize(("backend", "method"), [("cpu", "sequential"), ("gpu", "chunked"), ("tpu", "chunked")])
+def test_auto_follows_the_backend(monkeypatch, backend, method):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert scan.resolve_method("auto") == method
 
 
 @pytest.mark.parametrize(
