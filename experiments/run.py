@@ -11,6 +11,7 @@ import errno
 import linecache
 import os
 import pathlib
+import signal
 import sys
 import time
 import traceback
@@ -23,6 +24,8 @@ from experiments.settings import config, options
 from experiments.stages import context, train
 from experiments.storage import folder, provenance, records
 from mamba_jax import data, models, training, types
+
+_INTERRUPTED = "\ninterrupted: what is finished is kept, and the same command goes on from there"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except options.HelpRequested as text:
         print(text)
     except KeyboardInterrupt:
-        print("\ninterrupted: what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         return 130
     except (ValueError, OSError, jax.errors.JaxRuntimeError) as error:
         message = _message(error)
@@ -203,14 +206,12 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _leave(code: int) -> None:
-    """Ends the process; at once after an interrupt, where a checkpoint's threads could hold up an orderly end."""
-    if code == 130:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+def _interrupt(*_) -> None:
+    """Ends the process at once: an exception could be lost in a library's callback, or wait for a checkpoint."""
+    os.write(2, f"{_INTERRUPTED}\n".encode())  # not through a stream that the signal may have found half-way
+    os._exit(130)
 
 
 if __name__ == "__main__":
-    _leave(main())
+    signal.signal(signal.SIGINT, _interrupt)
+    sys.exit(main())
