@@ -38,17 +38,18 @@ def of_method(options: dict[str, Any], method: str) -> Callable[..., Any]:
 
 
 def arguments(options: dict[str, Any], batch: int) -> tuple[Any, ...]:
-    """(state, images, labels, indices, key) of a step."""
+    """(state, images, labels, order, key) of a step."""
     variables = models.create_model(**options).init(jax.random.key(0))
     state = training.train.create_state(variables, _optimizer())
     side, count = options["image_size"], max(_IMAGES, batch)
     images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
-    labels, indices = np.arange(count, dtype=np.int32) % 2, np.arange(batch, dtype=np.int32)
-    return state, *map(jnp.asarray, (images, labels, indices)), jax.random.key(1)
+    labels, order = np.arange(count, dtype=np.int32) % 2, np.arange(batch, dtype=np.int32)[None]
+    return state, *map(jnp.asarray, (images, labels, order)), jax.random.key(1)
 
 
 def _step(model: models.Model) -> Callable[..., Any]:
-    return training.make_train_step(model, _optimizer(), task="multi-class", policy=data.POLICIES["dihedral"])
+    update = training.make_update(model, _optimizer(), task="multi-class", policy=data.POLICIES["dihedral"])
+    return training.make_resident_step(update)
 
 
 def _optimizer() -> Any:

@@ -32,12 +32,14 @@ def test_forward_pass(material):
 def test_training_step(material):
     model, variables, _, _ = material
     optimizer = training.make_optimizer(training.TrainConfig(), steps_per_epoch=2)
-    step = training.make_train_step(model, optimizer, task="multi-class", policy=data.POLICIES["dihedral"])
+    step = training.make_resident_step(
+        training.make_update(model, optimizer, task="multi-class", policy=data.POLICIES["dihedral"])
+    )
     state = jax.eval_shape(lambda v: training.train.create_state(v, optimizer), variables)
     images, labels = jax.ShapeDtypeStruct((4, 28, 28, 3), jnp.uint8), jax.ShapeDtypeStruct((4,), jnp.int32)
-    indices = jax.ShapeDtypeStruct((2,), jnp.int32)
+    order = jax.ShapeDtypeStruct((2, 2), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    exported = jax.export.export(step, platforms=PLATFORMS)(state, images, labels, indices, key)
+    exported = jax.export.export(step, platforms=PLATFORMS)(state, images, labels, order, key)
     assert exported.platforms == PLATFORMS
 
 

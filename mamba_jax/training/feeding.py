@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from mamba_jax import data
 from mamba_jax.training import parallel
@@ -22,16 +23,40 @@ Epoch = Callable[[Any, np.ndarray, jax.Array], Iterator[tuple[Any, dict[str, jax
 
 
 def fits(split: data.Split, mesh: jax.sharding.Mesh) -> bool:
-    """Whether the images take at most a quarter of a device's memory; yes where the device does not say (a CPU)."""
+    """Whether the images take at most a quarter of a device's memory in every process; yes where none says (a CPU)."""
     limit = (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
-    return limit is None or split.images.nbytes <= _IMAGE_SHARE * limit
+    fit = limit is None or split.images.nbytes <= _IMAGE_SHARE * limit
+    if mesh.is_multi_process:  # Their devices may differ, and all must run the same program.
+        return bool(np.all(multihost_utils.process_allgather(np.asarray(fit))))
+    return fit
+
+
+def make_resident_step(update: Callable[..., Any], mesh: jax.sharding.Mesh | None = None) -> Callable[..., Any]:
+    """The compiled step on a split that lies whole on the device: `(state, images, labels, order, key)`.
+
+    Args:
+      update: `(state, images [b, h, w, c] uint8, labels [b], key) -> (state, figures)`; the state counts its steps.
+      mesh: as `parallel.make_mesh` makes it; default one device.
+
+    Returns:
+      A jitted function of the state, which is donated, images [n, h, w, c] uint8, labels, an epoch's order [steps, b]
+      of indices, of which step i takes row i modulo steps, and the run's key; with `update`'s results.
+    """
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    placed = parallel.on_mesh(update, mesh)
+
+    def step(state, images, labels, order, key):
+        rows = jax.lax.with_sharding_constraint(order[state.step % order.shape[0]], parallel.sharded(mesh))
+        return placed(state, images[rows], labels[rows], key)
+
+    return jax.jit(step, donate_argnums=0)
 
 
 def resident(update: Callable[..., Any], split: data.Split, mesh: jax.sharding.Mesh) -> Epoch:
     """Epochs over a split that lies whole on every device.
 
     Args:
-      update: `(state, images [b, h, w, c] uint8, labels [b], key) -> (state, figures)`; the state counts its steps.
+      update: as `make_resident_step` has it.
       split: n images and labels.
       mesh: as `parallel.make_mesh` makes it.
 
@@ -40,13 +65,7 @@ def resident(update: Callable[..., Any], split: data.Split, mesh: jax.sharding.M
       donated to the step after it.
     """
     images, labels = parallel.to_all((split.images, split.labels), mesh)
-    placed = parallel.on_mesh(update, mesh)
-
-    def step(state, images, labels, order, key):
-        rows = jax.lax.with_sharding_constraint(order[state.step % order.shape[0]], parallel.sharded(mesh))
-        return placed(state, images[rows], labels[rows], key)
-
-    compiled = jax.jit(step, donate_argnums=0)
+    compiled = make_resident_step(update, mesh)
 
     def epoch(state, order, key):
         steps = len(order)

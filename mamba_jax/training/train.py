@@ -119,30 +119,6 @@ def create_state(variables: types.Variables, optimizer: optax.GradientTransforma
     return TrainState(jnp.int32(0), params, variables.get("batch_stats", {}), optimizer.init(params))
 
 
-def make_train_step(
-    model: models.Model,
-    optimizer: optax.GradientTransformation,
-    *,
-    task: types.Task,
-    policy: data.Policy,
-    label_smoothing: float = 0.0,
-    accumulate: int = 1,
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """The jitted step `(state, images, labels, indices, key) -> (state, {"loss", "correct"})`; the state is donated.
-
-    The returned function takes the whole split, images [n, h, w, c] uint8 and labels, kept on the device, and the
-    batch's indices [b]; the rest is as `make_update` has it.
-    """
-    update = make_update(
-        model, optimizer, task=task, policy=policy, label_smoothing=label_smoothing, accumulate=accumulate
-    )
-
-    def step(state, images, labels, indices, key):
-        return update(state, images[indices], labels[indices], key)
-
-    return jax.jit(step, donate_argnums=0)
-
-
 def make_update(
     model: models.Model,
     optimizer: optax.GradientTransformation,

@@ -43,7 +43,9 @@ def test_every_step_gets_the_batch_of_its_turn(split, feed):
 
 def test_images_beyond_a_quarter_of_the_memory_stay_on_the_host(split):
     def mesh(stats):
-        return types.SimpleNamespace(local_devices=[types.SimpleNamespace(memory_stats=lambda: stats)])
+        return types.SimpleNamespace(
+            is_multi_process=False, local_devices=[types.SimpleNamespace(memory_stats=lambda: stats)]
+        )
 
     assert split.images.nbytes == 40
     assert feeding.fits(split, mesh(None)), "a device that does not say"

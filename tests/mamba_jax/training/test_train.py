@@ -60,11 +60,13 @@ def test_a_step_is_the_optimizer_on_the_batch_it_names():
 
     model = models.Model(models.ModelConfig(name="resnet18", num_classes=3), lambda key: None, apply)
     optimizer = optax.sgd(0.5)
-    step = training.make_train_step(model, optimizer, task="multi-class", policy=data.POLICIES["none"])
+    step = training.make_resident_step(
+        training.make_update(model, optimizer, task="multi-class", policy=data.POLICIES["none"])
+    )
     kernel = jnp.asarray(_logits((3, 3)), jnp.float32)
     state = training.train.create_state({"params": {"kernel": kernel}}, optimizer)
     chosen = jnp.array([3, 0, 7, 8])
-    after, figures = step(state, jnp.asarray(images), labels, chosen, jax.random.key(0))
+    after, figures = step(state, jnp.asarray(images), labels, chosen[None], jax.random.key(0))
 
     x = images[np.asarray(chosen)].astype(np.float64).mean((1, 2)) / 255
     y = np.eye(3)[np.asarray(labels)[np.asarray(chosen)]]
@@ -77,10 +79,12 @@ def test_a_step_is_the_optimizer_on_the_batch_it_names():
 def test_the_training_step_lowers_for_accelerators():
     model = models.create_model("medmamba", num_classes=3, depths=(1,) * 4, dims=(8, 16, 32, 64), d_state=4)
     optimizer = training.make_optimizer(training.TrainConfig(), steps_per_epoch=4)
-    step = training.make_train_step(model, optimizer, task="multi-class", policy=data.POLICIES["dihedral"])
+    step = training.make_resident_step(
+        training.make_update(model, optimizer, task="multi-class", policy=data.POLICIES["dihedral"])
+    )
     state = jax.eval_shape(lambda key: training.train.create_state(model.init(key), optimizer), jax.random.key(0))
     key = jax.eval_shape(lambda: jax.random.key(0))
     images, labels = jax.ShapeDtypeStruct((9, 28, 28, 3), jnp.uint8), jax.ShapeDtypeStruct((9,), jnp.int32)
-    indices = jax.ShapeDtypeStruct((4,), jnp.int32)
-    exported = jax.export.export(step, platforms=("tpu", "cuda"))(state, images, labels, indices, key)
+    order = jax.ShapeDtypeStruct((2, 4), jnp.int32)
+    exported = jax.export.export(step, platforms=("tpu", "cuda"))(state, images, labels, order, key)
     assert exported.platforms == ("tpu", "cuda")
