@@ -46,17 +46,7 @@ def run(u, dt, A, B, C, starts, dy, *, k: int, descending: bool, target: blocks.
       descending: the direction of the scan; this pass runs the other way.
     """
     operands = (u, dt, A, B, C, starts, dy)
-    plan = blocks.Plan(
-        target=target,
-        groups=max(x.shape[0] for x in operands),
-        sequences=u.shape[1],
-        k=k,
-        length=u.shape[2],
-        d=u.shape[3],
-        n=A.shape[2],
-        steps=_STEPS,
-        descending=not descending,
-    )
+    plan = blocks.Plan.of(operands, k=k, steps=_STEPS, descending=not descending, target=target)
     outputs = _outputs(plan)
     state = blocks.scratch(plan, (plan.n, blocks.LANES))
     call = blocks.call(

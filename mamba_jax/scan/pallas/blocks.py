@@ -46,6 +46,16 @@ class Plan:
     steps: int
     descending: bool
 
+    @classmethod
+    def of(cls, operands, *, k: int, steps: int, descending: bool, target: Target) -> "Plan":
+        """For operands [g or 1, ..] that begin with u [., s, l, d], dt and A [., k * lane blocks, n, 128]."""
+        (_, sequences, length, d), n = operands[0].shape, operands[2].shape[2]
+        groups = max(x.shape[0] for x in operands)
+        return cls(
+            target=target, groups=groups, sequences=sequences, k=k, length=length, d=d, n=n, steps=steps,
+            descending=descending,
+        )  # fmt: skip
+
     @property
     def lane_blocks(self) -> int:
         """Blocks of channels per sequence."""

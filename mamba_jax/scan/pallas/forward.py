@@ -39,17 +39,8 @@ def run(u, dt, A, B, C, *, k: int, descending: bool, keep: bool, target: blocks.
       keep: also return the states.
       target: the machine to lower for.
     """
-    plan = blocks.Plan(
-        target=target,
-        groups=max(x.shape[0] for x in (u, dt, A, B, C)),
-        sequences=u.shape[1],
-        k=k,
-        length=u.shape[2],
-        d=u.shape[3],
-        n=A.shape[2],
-        steps=GRADIENT_STEPS if keep else VALUE_STEPS,
-        descending=descending,
-    )
+    steps = GRADIENT_STEPS if keep else VALUE_STEPS
+    plan = blocks.Plan.of((u, dt, A, B, C), k=k, steps=steps, descending=descending, target=target)
     rows = plan.groups * plan.sequences
     outputs = [((rows, plan.length, plan.d), blocks.sequence_spec(plan, plan.groups))]
     if keep:
