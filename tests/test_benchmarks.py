@@ -191,6 +191,15 @@ def test_the_full_form_has_the_shapes_that_its_names_say():
     assert gpu.GPU.scan_shape == (64, 3136, 384, 16)
 
 
+def test_what_a_device_refuses_costs_no_other_figure():
+    def refused():
+        raise NotImplementedError("no such kernel\nhere")
+
+    bench = gpu.Bench(gpu.SMALL, lambda line: None)
+    assert list(bench._compare("scan", {"pallas": refused, "chunked": lambda: jnp.ones(1)})) == ["chunked"]
+    assert bench.left_out == ["scan, pallas: left out, NotImplementedError: no such kernel"]
+
+
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="a GPU is there: the full form would run")
 def test_without_a_gpu_the_column_is_not_measured(tmp_path, capsys):
     assert gpu.main([f"--output={tmp_path}"]) == 0
