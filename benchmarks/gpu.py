@@ -19,7 +19,7 @@ import jax
 
 import threats
 from benchmarks import figures, floors, machine, scan, setting, steps, suite, timing
-from mamba_jax import models
+from mamba_jax import models, tuning
 from threats import faults
 
 _NUM_CLASSES = 8
@@ -180,6 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=pathlib.Path, default=suite.RESULTS / "gpu", help="folder of the results")
     output = parser.parse_args(arguments).output
+    tuning.tune_cpu()
     here = jax.default_backend() == "gpu"
     made = figures.about(shlex.join(["python", "-m", "benchmarks.gpu", *arguments]))
     found = []

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks import attacks, campaign, figures, machine, model, scan, setting, startup, training
+from mamba_jax import tuning
 
 SUBJECTS: dict[str, Callable[[setting.Setting], Iterator[figures.Figure]]] = {
     "scan": scan.run,
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     chosen = _parse(arguments)
+    tuning.tune_cpu()
     made = figures.about(shlex.join(["python", "-m", "benchmarks", *arguments]))
     say = setting.progress()
     found = []

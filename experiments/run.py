@@ -23,7 +23,7 @@ from experiments import loading, processes, report, stages
 from experiments.settings import config, options
 from experiments.stages import context, train
 from experiments.storage import folder, provenance, records
-from mamba_jax import data, models, training, types
+from mamba_jax import data, models, training, tuning, types
 
 _INTERRUPTED = "\ninterrupted: what is finished is kept, and the same command goes on from there"
 
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Sequence[str]) -> None:
+    tuning.tune_cpu()
     _keep_compiled_programs()
     if run.cluster is not None:
         processes.join(run.cluster)

@@ -26,6 +26,7 @@ def describe(arguments: Sequence[str]) -> dict[str, Any]:
         "device": device(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": {name: _version(name) for name in _PACKAGES},
     }
 

@@ -2,14 +2,16 @@
 
 Each step forms exp(dt_t A) and dt_t B_t u_t itself, so nothing of size [l, d, n] is ever written. The states are laid
 out [b, k, n, d], channels last, so that arithmetic vectorises over them. For gradients only the state at the start of
-every chunk of steps is kept; the reverse pass recomputes a chunk of decayed states m_t, then runs the adjoint
-recurrence through it, contracting every gradient inside the step:
+every chunk of steps is kept; the reverse pass recomputes a chunk of states h_t, then runs the adjoint recurrence
+through it, contracting every gradient inside the step:
 
-    m_t = exp(dt_t A) h_{t-1}     h_t = m_t + dt_t B_t u_t
-    g_t = exp(dt_{t+1} A) g_{t+1} + C_t dy_t                              adjoint of h_t
-    du_t = dt_t sum_n g_t B_t      d(dt_t) = sum_n (g_t m_t A + g_t B_t u_t)
-    dB_t = sum_d g_t dt_t u_t      dC_t = sum_d m_t dy_t + B_t sum_d dt_t u_t dy_t
-    dA  += g_t m_t dt_t
+    g_t = p_{t+1} + C_t dy_t      adjoint of h_t
+    p_t = exp(dt_t A) g_t         adjoint of h_{t-1}
+    du_t = dt_t sum_n g_t B_t     d(dt_t) = sum_n (p_t h_{t-1} A + g_t B_t u_t)
+    dB_t = sum_d g_t dt_t u_t     dC_t = sum_d h_t dy_t     dA = sum_t p_t h_{t-1} dt_t
+
+A step's sums read what the step has just written, p_t or h_t, never what it met: so the state is updated in place. The
+sums over g_t are therefore those over p_{t+1}, and what C_t dy_t adds to them is added after the loop.
 """
 
 import functools
@@ -19,9 +21,10 @@ import operator
 import jax
 import jax.numpy as jnp
 
-from mamba_jax.scan import manual
+from mamba_jax.scan import exponential, manual
 
 _CHUNK_STEPS = 14  # between two states that are kept for the reverse pass
+_LOG2_E = math.log2(math.e)
 
 
 def scan(u: jax.Array, dt: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, *, reverse: bool) -> jax.Array:
@@ -44,10 +47,7 @@ def scan_time_major(
     u: jax.Array, dt: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, *, reverse: bool
 ) -> jax.Array:
     """The same for u, dt [l, b, k, d] and B, C [l, b, k, n], the order in which the steps read them."""
-    steps = _chunk_steps(len(u))
-    chunks = (x.reshape((-1, steps, *x.shape[1:])) for x in (u, dt, B, C))
-    y = _scan_chunks(reverse, jnp.swapaxes(A, -1, -2).astype(jnp.float32), *chunks)
-    return y.reshape(u.shape)
+    return _scan(reverse, jnp.swapaxes(A, -1, -2).astype(jnp.float32), u, dt, B, C)
 
 
 def _chunk_steps(length: int) -> int:
@@ -59,18 +59,19 @@ def _chunk_steps(length: int) -> int:
     return min(divisors, key=lambda c: abs(math.log(c / min(_CHUNK_STEPS, length))))
 
 
-def _zero_state(A: jax.Array, u: jax.Array) -> jax.Array:
-    return manual.zeros((u.shape[2], *A.shape), like=u)
+def _zeros(A: jax.Array, u: jax.Array) -> jax.Array:
+    """A zero state [b, k, n, d]."""
+    return manual.zeros((u.shape[1], *A.shape), like=u)
 
 
-def _decayed(A, h, dt):
-    """exp(dt A) h. A: [k, n, d]; h: [b, k, n, d]; dt: [b, k, d]."""
-    return jnp.exp(dt[:, :, None] * A[None]) * h
+def _decayed(A2, h, dt):
+    """exp(dt A) h for A2 = A / ln 2 [k, n, d]; h: [b, k, n, d]; dt: [b, k, d]."""
+    return exponential.exp2(dt[:, :, None] * A2[None]) * h
 
 
-def _drive(u, dt, B):
-    """dt B u [b, k, n, d]. u, dt: [b, k, d]; B: [b, k, n]."""
-    return (dt * u)[:, :, None] * B[..., None]
+def _outer(x, weights):
+    """x [b, k, d] times weights [b, k, n], as [b, k, n, d]."""
+    return x[:, :, None] * weights[..., None]
 
 
 def _sum_over_n(*factors: jax.Array) -> jax.Array:
@@ -85,77 +86,104 @@ def _sum_over_d(x: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.einsum("bknd,bkd->bkn", x, weights, precision=jax.lax.Precision.HIGHEST)
 
 
-def _float32(inputs):
-    return (x.astype(jnp.float32) for x in inputs)
+def _sum_last(x: jax.Array) -> jax.Array:
+    """The sum over the last axis, which is kept, as a product with ones: several times faster than a reduction."""
+    return jnp.matmul(x, jnp.ones((x.shape[-1], 1)), precision=jax.lax.Precision.HIGHEST)
+
+
+def _at(t: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
+    """Entry t of each, in float32."""
+    entries = (jax.lax.dynamic_index_in_dim(x, t, keepdims=False) for x in arrays)
+    return [x.astype(jnp.float32) for x in entries]
+
+
+def _put(x: jax.Array, entry: jax.Array, t: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(x, entry, t, 0)
+
+
+def _time(position: jax.Array, length: int, reverse: bool) -> jax.Array:
+    """The step at a position of the scan's order."""
+    return length - 1 - position if reverse else position
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan_chunks(reverse, A, u, dt, B, C):
+def _scan(reverse, A, u, dt, B, C):
     return _forward(reverse, A, u, dt, B, C)[0]
 
 
+# Loops write into arrays that they are given. Those begin as copies of an input, which is as good as zeros and is made
+# when it is needed: zeros depend on nothing, so that XLA makes those of all layers at once, and memory runs up.
+
+
 def _forward(reverse, A, u, dt, B, C):
-    def step(h, inputs):
-        u_t, dt_t, B_t, C_t = _float32(inputs)
-        h = _decayed(A, h, dt_t) + _drive(u_t, dt_t, B_t)
-        return h, _sum_over_n(h, C_t[..., None])
+    A2, length, steps = A * _LOG2_E, len(u), _chunk_steps(len(u))
 
-    def chunk(h, inputs):
-        h_end, y = jax.lax.scan(step, h, inputs, reverse=reverse)
-        return h_end, (y, h)
+    def step(position, carry):
+        h, y = carry
+        t = _time(position, length, reverse)
+        u_t, dt_t, B_t, C_t = _at(t, u, dt, B, C)
+        h = _decayed(A2, h, dt_t) + _outer(dt_t * u_t, B_t)
+        return h, _put(y, _sum_over_n(h, C_t[..., None]), t)
 
-    _, (y, starts) = jax.lax.scan(chunk, _zero_state(A, u), (u, dt, B, C), reverse=reverse)
-    return y, (A, u, dt, B, C, starts)
+    def chunk(carry, first):
+        return jax.lax.fori_loop(0, steps, lambda i, carry: step(first + i, carry), carry), carry[0]
+
+    room = _zeros(A, u), u.astype(jnp.float32)
+    (_, y), starts = jax.lax.scan(chunk, room, jnp.arange(0, length, steps))
+    return y, (A2, u, dt, B, C, starts)
 
 
 def _backward(reverse, residuals, dy):
-    A, u, dt, B, C, starts = residuals
+    A2, u, dt, B, C, starts = residuals
+    length, steps = len(u), len(u) // len(starts)
+    u_, dt_, B_, C_ = (x.astype(jnp.float32) for x in (u, dt, B, C))
+    drive = dt_ * u_
 
-    def recompute(h, inputs):
-        u_t, dt_t, B_t = _float32(inputs)
-        m = _decayed(A, h, dt_t)
-        return m + _drive(u_t, dt_t, B_t), m
+    def recompute(first, i, carry):
+        h, states, dC = carry
+        t = _time(first + i, length, reverse)
+        dt_t, B_t, dy_t, drive_t = _at(t, dt, B, dy, drive)
+        h = _decayed(A2, h, dt_t) + _outer(drive_t, B_t)
+        return h, _put(states, h, i + 1), _put(dC, _sum_over_d(h, dy_t), t)
+
+    def adjoint(first, states, i, carry):
+        p, dA, p_h_A, p_B, p_drive = carry
+        i = steps - 1 - i
+        t = _time(first + i, length, reverse)
+        dt_t, C_t, dy_t = _at(t, dt, C, dy)
+        p = _decayed(A2, p + _outer(dy_t, C_t), dt_t)  # Anew: it costs less than writing and reading the first.
+        (h,) = _at(i, states)
+        dA += p * (h * dt_t[:, :, None])
+        # At the first position these are of any step: what comes of them is dropped below.
+        B_before, drive_before = _at(_time(first + i - 1, length, reverse), B, drive)
+        p_h_A = _put(p_h_A, _sum_over_n(p, h, A2[None]), t)
+        p_B = _put(p_B, _sum_over_n(p, B_before[..., None]), t)
+        return p, dA, p_h_A, p_B, _put(p_drive, _sum_over_d(p, drive_before), t)
 
     def chunk(carry, inputs):
-        start, u_c, dt_c, B_c, *others = inputs
-        _, m = jax.lax.scan(recompute, start, (u_c, dt_c, B_c), reverse=reverse)
-        steps = (m, u_c, dt_c, B_c, *others)
-        return jax.lax.scan(functools.partial(_adjoint_step, A), carry, steps, reverse=not reverse)
+        states, dC, *carry = carry
+        start, first = inputs
+        carried = start, _put(states, start, 0), dC
+        _, states, dC = jax.lax.fori_loop(0, steps, functools.partial(recompute, first), carried)
+        carry = jax.lax.fori_loop(0, steps, functools.partial(adjoint, first, states), tuple(carry))
+        return (states, dC, *carry), None
 
-    # The adjoint that a step meets is whole when the step begins: sums over it then read what is written already.
-    last = (0, 0) if reverse else (-1, -1)
-    g = C[last].astype(jnp.float32)[..., None] * dy[last][:, :, None]
-    before = [_one_earlier(x, reverse) for x in (C, dy)]
-    carry, inputs = (g, _zero_state(A, u)), (starts, u, dt, B, dy, *before)
-    (_, dA), (du, ddt, dB, dC) = jax.lax.scan(chunk, carry, inputs, reverse=not reverse)
-    dA = jnp.sum(dA, axis=0)
+    states = jnp.broadcast_to(dy[0][:, :, None], (steps + 1, *starts.shape[1:]))
+    carry = (states, C_, _zeros(A2, u), _zeros(A2, u), dy, dy, B_)
+    inputs = starts, jnp.arange(0, length, steps)
+    (_, dC, _, dA, p_h_A, p_B, p_drive), _ = jax.lax.scan(chunk, carry, inputs, reverse=True)
+
+    over_n = _of_the_next(p_B, reverse) + dy * _sum_last(C_ * B_)
+    dB = _of_the_next(p_drive, reverse) + C_ * _sum_last(dy * drive)
+    du, ddt = over_n * dt_, p_h_A / _LOG2_E + over_n * u_
+    dA = jnp.einsum("b,bknd->knd", jnp.ones(len(dA)), dA, precision=jax.lax.Precision.HIGHEST)
     return dA, du.astype(u.dtype), ddt.astype(dt.dtype), dB.astype(B.dtype), dC.astype(C.dtype)
 
 
-def _one_earlier(x: jax.Array, reverse: bool) -> jax.Array:
-    """Entry t of the scan's order becomes entry t - 1; the first becomes zero. x: [chunks, steps, ...]."""
-    flat = x.reshape((-1, *x.shape[2:]))
-    nothing = jnp.zeros_like(flat[:1])
-    flat = jnp.concatenate([flat[1:], nothing] if reverse else [nothing, flat[:-1]])
-    return flat.reshape(x.shape)
+def _of_the_next(x: jax.Array, reverse: bool) -> jax.Array:
+    """At each step what the next step in the scan's order has; zero at the last. x: [l, ...]."""
+    nothing = jnp.zeros_like(x[:1])
+    return jnp.concatenate([nothing, x[:-1]] if reverse else [x[1:], nothing])
 
 
-def _adjoint_step(A, carry, inputs):
-    """One step back: (the adjoint of the step before, dA so far, per image) and the gradients of step t.
-
-    The decay is formed again rather than kept: an exponential costs less than writing and reading its result.
-    """
-    g, dA = carry
-    m, u, dt, B, dy, C_before, dy_before = _float32(inputs)
-    g_drive = _sum_over_n(g, B[..., None])
-    gradients = (
-        g_drive * dt,
-        _sum_over_n(g, m, A[None]) + g_drive * u,
-        _sum_over_d(g, dt * u),
-        _sum_over_d(m, dy) + B * jnp.sum(dt * u * dy, axis=-1, keepdims=True),
-    )
-    dA = dA + g * (m * dt[:, :, None])
-    return (_decayed(A, g, dt) + C_before[..., None] * dy_before[:, :, None], dA), gradients
-
-
-_scan_chunks.defvjp(_forward, _backward)
+_scan.defvjp(_forward, _backward)
