@@ -111,6 +111,7 @@ def page(title: str, figures: Sequence[Figure], made: dict[str, Any], *, notes: 
     """
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items() if version)
     machine = f"{made['device']}; Python {made['python']}; {versions}; commit {made['commit']}; {made['date']}."
+    machine += "".join(f" {name}={value}." for name, value in made["environment"].items() if value)
     if made["load_average_at_start"] is not None:
         machine += f" Load average at the start: {made['load_average_at_start']:.2f}."
     return "\n\n".join([f"# {title}", f"`{made['command']}`", machine, *notes, table(figures, **columns)])

@@ -78,8 +78,8 @@ def scan_work(b: int, k: int, l: int, d: int, n: int, *, gradient: bool, itemsiz
     return forward + backward
 
 
-def compiled_work(compiled: jax.stages.Compiled) -> Work:
-    """What XLA counts in a compiled program, exponentials and the like at `EXP_FLOPS` each.
+def compiled_work(compiled: jax.stages.Compiled | jax.stages.Lowered) -> Work:
+    """What XLA counts in a program, exponentials and the like at `EXP_FLOPS` each.
 
     Raises:
       ValueError: the backend counts nothing.
@@ -99,12 +99,23 @@ def without_scan(function_of: Callable[[str], Callable[..., Any]], *arguments: A
       arguments: of the function.
       gradient: whether the function differentiates through its scans.
     """
+    lowered, scans = _lowered(function_of, arguments, gradient=gradient)
+    compiled = lowered.compile()
+    return WithoutScan(compiled, compiled_work(compiled) + Work(scans, 0.0))
+
+
+def flops(function_of: Callable[[str], Callable[..., Any]], *arguments: Any, gradient: bool) -> float:
+    """The FLOPs of a function, counted before it is compiled; arguments as for `without_scan`."""
+    lowered, scans = _lowered(function_of, arguments, gradient=gradient)
+    return compiled_work(lowered).flops + scans
+
+
+def _lowered(function_of, arguments, *, gradient: bool) -> tuple[jax.stages.Lowered, float]:
+    """The function with its scans left out, and the FLOPs of those."""
     with _stand_in() as shapes:
         function = function_of(_STAND_IN)
         lowered = (function if hasattr(function, "lower") else jax.jit(function)).lower(*arguments)
-    compiled = lowered.compile()
-    flops = sum(scan_work(*shape, gradient=gradient).flops for shape in shapes)
-    return WithoutScan(compiled, compiled_work(compiled) + Work(flops, 0.0))
+    return lowered, sum(scan_work(*shape, gradient=gradient).flops for shape in shapes)
 
 
 @contextlib.contextmanager

@@ -43,9 +43,15 @@ def inputs(b: int, k: int, l: int, d: int, n: int) -> tuple[jax.Array, ...]:
     return tuple(jnp.asarray(x) for x in (u, dt, A, B, C))
 
 
-def function(method: str, *, gradient: bool) -> Callable[..., Any]:
+def _steps_first(shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
+    u, dt, A, B, C = inputs(*shape)
+    u, dt, B, C = (jnp.moveaxis(x, -2, 0) for x in (u, dt, B, C))
+    return u, dt, A, B, C
+
+
+def function(method: str, *, gradient: bool, time_major: bool = False) -> Callable[..., Any]:
     """The jitted scan of (u, dt, A, B, C), or its gradients with respect to all five."""
-    forward = functools.partial(scan.selective_scan, method=method)
+    forward = functools.partial(scan.selective_scan, method=method, time_major=time_major)
     if not gradient:
         return jax.jit(forward)
 
@@ -79,12 +85,17 @@ def _against(seconds: dict[str, np.ndarray], name: str) -> dict[str, Any]:
 
 
 def _scaling(given: setting.Setting, gradient: bool) -> Iterator[figures.Figure]:
-    """Time per token by number of tokens, and of the longest sequence over that of the shortest: 1 is linear."""
+    """Time per token by number of tokens, and of the longest sequence over that of the shortest: 1 is linear.
+
+    The steps come first, as in the models.
+    """
     kind = "grad" if gradient else "forward"
     d, n, b = given.sizes.scan_stages[0][1], given.sizes.scan_states, given.sizes.scan_scaling_batch
     shapes = {length: (b, DIRECTIONS, length, d, n) for length in given.sizes.scan_lengths}
-    scanned = function("auto", gradient=gradient)
-    compared = {f"{length} tokens": functools.partial(scanned, *inputs(*shape)) for length, shape in shapes.items()}
+    scanned = function("auto", gradient=gradient, time_major=True)
+    compared = {
+        f"{length} tokens": functools.partial(scanned, *_steps_first(shape)) for length, shape in shapes.items()
+    }
     seconds = given.compare(f"scan, {kind}, by length", compared)
     per_token = {}
     for (length, shape), samples in zip(shapes.items(), seconds.values(), strict=True):

@@ -58,7 +58,7 @@ class Sizes:
     attack_steps: tuple[int, int] = (2, 6)
     campaign_images: int = 64
     campaign_trials: int = 8
-    starts: int = 2
+    starts: int = 1
 
 
 FULL = Sizes()

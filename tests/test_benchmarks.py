@@ -91,13 +91,16 @@ def test_the_work_of_a_scan_by_hand():
     assert both == forward + backward
 
 
-@pytest.mark.parametrize(("gradient", "most"), [(False, 1.05), (True, 1.5)])
+@pytest.mark.parametrize(("gradient", "most"), [(False, 1.25), (True, 1.6)])
 def test_no_program_does_less_than_the_work_of_a_scan(gradient, most):
-    """One step: the loops of `sequential` then run once, and XLA counts them right."""
+    """One step: the loops of `sequential` then run once, and XLA counts them right.
+
+    It has a power of two of its own, of a few operations more than `EXP_FLOPS`.
+    """
     shape = (2, 3, 1, 8, 32)
     arguments = scan_benchmark.inputs(*shape)
     counted = scan_benchmark.function("sequential", gradient=gradient).lower(*arguments).cost_analysis()
-    flops = counted["flops"] + floors.EXP_FLOPS * counted["transcendentals"]
+    flops = counted["flops"] + floors.EXP_FLOPS * counted.get("transcendentals", 0.0)
     assert 0.98 <= flops / floors.scan_work(*shape, gradient=gradient).flops <= most
 
 

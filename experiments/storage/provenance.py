@@ -12,10 +12,11 @@ from typing import Any
 import jax
 
 _PACKAGES = ("mamba-reliability", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "medmnist")
+_VARIABLES = ("XLA_FLAGS", "GLIBC_TUNABLES")
 
 
 def describe(arguments: Sequence[str]) -> dict[str, Any]:
-    """Versions, commit, device and command as a JSON dict.
+    """Versions, commit, device, command and the environment variables that decide on speed, as a JSON dict.
 
     Args:
       arguments: of the command line, without the program's name.
@@ -26,7 +27,7 @@ def describe(arguments: Sequence[str]) -> dict[str, Any]:
         "device": device(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "environment": {name: os.environ.get(name, "") for name in _VARIABLES},
         "versions": {name: _version(name) for name in _PACKAGES},
     }
 

@@ -6,8 +6,8 @@ from mamba_jax.scan import exponential
 
 
 def test_powers_of_two_against_float64():
-    t = np.concatenate([np.linspace(-126, 128, 400_001)[:-1], np.arange(-126, 128), np.random.default_rng(0).normal(size=100_000)])
-    t = t.astype(np.float32)
+    drawn = np.random.default_rng(0).normal(size=100_000)
+    t = np.concatenate([np.linspace(-126, 128, 400_001)[:-1], np.arange(-126, 128), drawn]).astype(np.float32)
     y = np.asarray(jax.jit(exponential.exp2)(t), np.float64)
     np.testing.assert_allclose(y, np.exp2(t.astype(np.float64)), rtol=2e-7)
 
