@@ -78,7 +78,7 @@ def scan_work(b: int, k: int, l: int, d: int, n: int, *, gradient: bool, itemsiz
     return forward + backward
 
 
-def compiled_work(compiled: jax.stages.Compiled | jax.stages.Lowered) -> Work:
+def counted_work(compiled: jax.stages.Compiled | jax.stages.Lowered) -> Work:
     """What XLA counts in a program, exponentials and the like at `EXP_FLOPS` each.
 
     Raises:
@@ -101,13 +101,13 @@ def without_scan(function_of: Callable[[str], Callable[..., Any]], *arguments: A
     """
     lowered, scans = _lowered(function_of, arguments, gradient=gradient)
     compiled = lowered.compile()
-    return WithoutScan(compiled, compiled_work(compiled) + Work(scans, 0.0))
+    return WithoutScan(compiled, counted_work(compiled) + Work(scans, 0.0))
 
 
 def flops(function_of: Callable[[str], Callable[..., Any]], *arguments: Any, gradient: bool) -> float:
     """The FLOPs of a function, counted before it is compiled; arguments as for `without_scan`."""
     lowered, scans = _lowered(function_of, arguments, gradient=gradient)
-    return compiled_work(lowered).flops + scans
+    return counted_work(lowered).flops + scans
 
 
 def _lowered(function_of, arguments, *, gradient: bool) -> tuple[jax.stages.Lowered, float]:

@@ -104,7 +104,8 @@ class Bench:
         try:
             jax.block_until_ready(function())
         except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
-            self.left_out.append(f"{what}: left out, {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            reason = next(iter(str(error).strip().splitlines()), "no message")
+            self.left_out.append(f"{what}: left out, {type(error).__name__}: {reason}")
             self._say(self.left_out[-1])
             return False
         return True

@@ -80,7 +80,7 @@ def _side(
         floor = rest.work.seconds(given.rates)
         whole, without = timing.median(seconds["auto"]), timing.median(seconds["scan left out"])
         yield figures.Figure(name=f"model/{name}", unit="s", interval=whole, floor=floor, **against)
-        floor = floors.compiled_work(rest.compiled).seconds(given.rates)
+        floor = floors.counted_work(rest.compiled).seconds(given.rates)
         yield figures.Figure(name=f"model/{name}_scan_left_out", unit="s", interval=without, floor=floor)
 
 

@@ -55,7 +55,7 @@ class Sizes:
     scan_scaling_batch: int = 8
     train_batch_n: int = 128
     attack_images: int = 64
-    attack_steps: tuple[int, int] = (2, 6)
+    attack_steps: tuple[int, int] = (1, 4)
     campaign_images: int = 64
     campaign_trials: int = 8
     starts: int = 1

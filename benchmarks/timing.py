@@ -30,7 +30,7 @@ _SHORTEST_SAMPLE = 0.01  # seconds; shorter calls are repeated within a sample
 class Rounds:
     """When a measurement ends: after `seconds`, but with at least `least` and at most `most` rounds."""
 
-    least: int = 7
+    least: int = 6
     most: int = 31
     seconds: float = 4.0
 

@@ -14,7 +14,7 @@ _NUM_CLASSES = 8
 def run(given: setting.Setting) -> Iterator[figures.Figure]:
     """Seconds per step and images per second of the nano model and of MedMamba-T at 28 px.
 
-    The floor is that of the FLOPs alone: XLA counts bytes once a program is compiled, which takes as long as measuring.
+    The floor is that of the FLOPs alone, before XLA optimises: compiling to count takes as long as measuring.
     """
     sizes = given.sizes
     for name, chosen, batch in (

@@ -168,6 +168,7 @@ def _measure(ctx: context.Context, name: str, arguments: Sequence[str]) -> dict:
         "command": provenance.command(arguments),
         "commit": provenance.commit(),
         "device": provenance.device(),
+        "environment": provenance.environment(),
         "scan_method": loading.scan_method(ctx.model),
     }
     folder.finish(ctx.folder, name, rows, note)

@@ -12,11 +12,12 @@ _CPU_FLAGS = {
 def tune_cpu() -> None:
     """Adds flags to the environment variable `XLA_FLAGS`, for this process and those that it starts.
 
-    Call it before JAX computes anything: XLA reads the flags once. What `XLA_FLAGS` says already stays as it is. Other
-    backends ignore these flags. On MedMamba-T at 28 px, two cores, gradients are 1.1 to 1.2 times as fast and their
-    memory is less than half (see docs/benchmarks.md).
+    Call it before JAX computes anything: XLA reads the flags once. What `XLA_FLAGS` says already stays as it is, and
+    nothing is added to the name of a file of flags. Other
+    backends have flags of their own. docs/benchmarks.md has what it was measured to change.
     """
-    given = os.environ.get("XLA_FLAGS", "").split()
-    names = {flag.lstrip("-").partition("=")[0] for flag in given}
-    added = [f"--{name}={value}" for name, value in _CPU_FLAGS.items() if name not in names]
-    os.environ["XLA_FLAGS"] = " ".join([*given, *added])
+    given = os.environ.get("XLA_FLAGS", "").strip()
+    if given and not given.startswith("-"):
+        return  # the name of a file of flags
+    added = [f"--{name}={value}" for name, value in _CPU_FLAGS.items() if name not in given]
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, [given, *added]))

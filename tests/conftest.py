@@ -26,6 +26,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+@pytest.fixture(autouse=True)
+def _flags_of_xla_stay(monkeypatch):
+    """What a test adds for processes that it starts is gone after it."""
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
+
+
 def _directory(variable: str, what: str) -> pathlib.Path:
     value = os.environ.get(variable)
     if not value or not pathlib.Path(value).is_dir():

@@ -27,9 +27,14 @@ def describe(arguments: Sequence[str]) -> dict[str, Any]:
         "device": device(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "environment": {name: os.environ.get(name, "") for name in _VARIABLES},
+        "environment": environment(),
         "versions": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def environment() -> dict[str, str]:
+    """Environment variables that decide on speed."""
+    return {name: os.environ.get(name, "") for name in _VARIABLES}
 
 
 def command(arguments: Sequence[str]) -> str:

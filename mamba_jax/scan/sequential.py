@@ -24,7 +24,6 @@ import jax.numpy as jnp
 from mamba_jax.scan import exponential, manual
 
 _CHUNK_STEPS = 14  # between two states that are kept for the reverse pass
-_LOG2_E = math.log2(math.e)
 
 
 def scan(u: jax.Array, dt: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, *, reverse: bool) -> jax.Array:
@@ -88,7 +87,7 @@ def _sum_over_d(x: jax.Array, weights: jax.Array) -> jax.Array:
 
 def _sum_last(x: jax.Array) -> jax.Array:
     """The sum over the last axis, which is kept, as a product with ones: several times faster than a reduction."""
-    return jnp.matmul(x, jnp.ones((x.shape[-1], 1)), precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(x, jnp.ones((x.shape[-1], 1), x.dtype), precision=jax.lax.Precision.HIGHEST)
 
 
 def _at(t: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
@@ -98,6 +97,7 @@ def _at(t: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
 
 
 def _put(x: jax.Array, entry: jax.Array, t: jax.Array) -> jax.Array:
+    """x with `entry` at t."""
     return jax.lax.dynamic_update_index_in_dim(x, entry, t, 0)
 
 
@@ -111,12 +111,8 @@ def _scan(reverse, A, u, dt, B, C):
     return _forward(reverse, A, u, dt, B, C)[0]
 
 
-# Loops write into arrays that they are given. Those begin as copies of an input, which is as good as zeros and is made
-# when it is needed: zeros depend on nothing, so that XLA makes those of all layers at once, and memory runs up.
-
-
 def _forward(reverse, A, u, dt, B, C):
-    A2, length, steps = A * _LOG2_E, len(u), _chunk_steps(len(u))
+    A2, length, steps = A * exponential.LOG2_E, len(u), _chunk_steps(len(u))
 
     def step(position, carry):
         h, y = carry
@@ -128,16 +124,18 @@ def _forward(reverse, A, u, dt, B, C):
     def chunk(carry, first):
         return jax.lax.fori_loop(0, steps, lambda i, carry: step(first + i, carry), carry), carry[0]
 
-    room = _zeros(A, u), u.astype(jnp.float32)
-    (_, y), starts = jax.lax.scan(chunk, room, jnp.arange(0, length, steps))
+    # What a loop writes to begins as a copy of an input: as good as zeros, and made when it is needed. Zeros depend on
+    # nothing, so that XLA makes those of all layers at once, and memory runs up.
+    begin = _zeros(A, u), u.astype(jnp.float32)
+    (_, y), starts = jax.lax.scan(chunk, begin, jnp.arange(0, length, steps))
     return y, (A2, u, dt, B, C, starts)
 
 
 def _backward(reverse, residuals, dy):
     A2, u, dt, B, C, starts = residuals
     length, steps = len(u), len(u) // len(starts)
-    u_, dt_, B_, C_ = (x.astype(jnp.float32) for x in (u, dt, B, C))
-    drive = dt_ * u_
+    u, dt, B, C = (x.astype(jnp.float32) for x in (u, dt, B, C))
+    drive = dt * u
 
     def recompute(first, i, carry):
         h, states, dC = carry
@@ -147,37 +145,41 @@ def _backward(reverse, residuals, dy):
         return h, _put(states, h, i + 1), _put(dC, _sum_over_d(h, dy_t), t)
 
     def adjoint(first, states, i, carry):
-        p, dA, p_h_A, p_B, p_drive = carry
+        p, dA, p_h_A, p_B, p_drive = carry  # the last three: sums over n, n and d of p_t with these
         i = steps - 1 - i
         t = _time(first + i, length, reverse)
         dt_t, C_t, dy_t = _at(t, dt, C, dy)
-        p = _decayed(A2, p + _outer(dy_t, C_t), dt_t)  # Anew: it costs less than writing and reading the first.
+        p = _decayed(A2, p + _outer(dy_t, C_t), dt_t)  # The decay is formed again: cheaper than keeping it.
         (h,) = _at(i, states)
         dA += p * (h * dt_t[:, :, None])
-        # At the first position these are of any step: what comes of them is dropped below.
+        # There is no step before the first: some other is read, and `_of_the_next` drops what comes of it.
         B_before, drive_before = _at(_time(first + i - 1, length, reverse), B, drive)
         p_h_A = _put(p_h_A, _sum_over_n(p, h, A2[None]), t)
         p_B = _put(p_B, _sum_over_n(p, B_before[..., None]), t)
         return p, dA, p_h_A, p_B, _put(p_drive, _sum_over_d(p, drive_before), t)
 
     def chunk(carry, inputs):
-        states, dC, *carry = carry
-        start, first = inputs
-        carried = start, _put(states, start, 0), dC
-        _, states, dC = jax.lax.fori_loop(0, steps, functools.partial(recompute, first), carried)
-        carry = jax.lax.fori_loop(0, steps, functools.partial(adjoint, first, states), tuple(carry))
-        return (states, dC, *carry), None
+        (states, dC, *sums), (start, first) = carry, inputs
+        carry = start, _put(states, start, 0), dC
+        _, states, dC = jax.lax.fori_loop(0, steps, functools.partial(recompute, first), carry)
+        sums = jax.lax.fori_loop(0, steps, functools.partial(adjoint, first, states), tuple(sums))
+        return (states, dC, *sums), None
 
     states = jnp.broadcast_to(dy[0][:, :, None], (steps + 1, *starts.shape[1:]))
-    carry = (states, C_, _zeros(A2, u), _zeros(A2, u), dy, dy, B_)
-    inputs = starts, jnp.arange(0, length, steps)
-    (_, dC, _, dA, p_h_A, p_B, p_drive), _ = jax.lax.scan(chunk, carry, inputs, reverse=True)
+    begin = states, C, _zeros(A2, u), _zeros(A2, u), dy, dy, B
+    (_, dC, _, *sums), _ = jax.lax.scan(chunk, begin, (starts, jnp.arange(0, length, steps)), reverse=True)
+    gradients = *_gradients(reverse, sums, u, dt, B, C, drive, dy), dC
+    return tuple(gradient.astype(x.dtype) for gradient, x in zip(gradients, residuals[:5], strict=True))
 
-    over_n = _of_the_next(p_B, reverse) + dy * _sum_last(C_ * B_)
-    dB = _of_the_next(p_drive, reverse) + C_ * _sum_last(dy * drive)
-    du, ddt = over_n * dt_, p_h_A / _LOG2_E + over_n * u_
-    dA = jnp.einsum("b,bknd->knd", jnp.ones(len(dA)), dA, precision=jax.lax.Precision.HIGHEST)
-    return dA, du.astype(u.dtype), ddt.astype(dt.dtype), dB.astype(B.dtype), dC.astype(C.dtype)
+
+def _gradients(reverse, sums, u, dt, B, C, drive, dy):
+    """dA, du, d(dt) and dB from the sums over p: those over g_t = p_{t+1} + C_t dy_t need the next step's and more."""
+    dA, p_h_A, p_B, p_drive = sums
+    over_n = _of_the_next(p_B, reverse) + dy * _sum_last(C * B)
+    dB = _of_the_next(p_drive, reverse) + C * _sum_last(dy * drive)
+    images = jnp.ones(len(dA), dA.dtype)  # a product, as in `_sum_last`
+    dA = jnp.einsum("b,bknd->knd", images, dA, precision=jax.lax.Precision.HIGHEST)
+    return dA, over_n * dt, p_h_A / exponential.LOG2_E + over_n * u, dB
 
 
 def _of_the_next(x: jax.Array, reverse: bool) -> jax.Array:

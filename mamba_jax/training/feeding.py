@@ -41,8 +41,11 @@ def make_resident_step(update: Callable[..., Any], mesh: jax.sharding.Mesh | Non
     Returns:
       A jitted function of the state, which is donated, images [n, h, w, c] uint8, labels, an epoch's order [steps, b]
       of indices, of which step i takes row i modulo steps, and the run's key; with `update`'s results.
+
+    Raises:
+      ValueError: the mesh has other axes than "data".
     """
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = parallel.make_mesh() if mesh is None else parallel.check_mesh(mesh)
     placed = parallel.on_mesh(update, mesh)
 
     def step(state, images, labels, order, key):

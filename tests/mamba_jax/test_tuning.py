@@ -20,6 +20,12 @@ def test_what_the_user_says_stays(monkeypatch):
     assert os.environ["XLA_FLAGS"] == f"--{_NAME}=true"
 
 
+def test_the_name_of_a_file_of_flags_stays(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "flags.txt")
+    tuning.tune_cpu()
+    assert os.environ["XLA_FLAGS"] == "flags.txt"
+
+
 def test_a_process_that_is_tuned_takes_less_memory():
     """Also shows that this XLA knows the flags: it ends the process at one that it does not know."""
     untuned, tuned = _memory(""), _memory("mamba_jax.tune_cpu()")

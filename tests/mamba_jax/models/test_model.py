@@ -83,6 +83,15 @@ def test_rows_are_independent_and_grey_is_three_equal_channels(tiny):
     np.testing.assert_array_equal(logits, apply(variables, jnp.repeat(images, 3, axis=-1)))
 
 
+def test_weights_are_drawn_alike_wherever_init_is_called(tiny):
+    key = jax.random.key(3)
+    wanted = tiny.init(key)
+    ways = (jax.jit(tiny.init)(key), jax.jit(lambda: tiny.init(key))(), jax.vmap(tiny.init)(key[None]))
+    chex.assert_trees_all_close(*ways[:2], wanted, atol=1e-6)
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x[0], ways[2]), wanted, atol=1e-6)
+    chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(lambda: tiny.init(key)), wanted)
+
+
 def test_normalisation_is_inside(tiny):
     model, variables = tiny
     images = jax.random.uniform(jax.random.key(2), (2, 28, 28, 3))

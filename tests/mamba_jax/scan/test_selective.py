@@ -189,8 +189,46 @@ def test_steps_first_is_the_same_scan(method):
     moved = {name: jnp.moveaxis(x, -2, 0) if name in ("u", "dt", "B", "C") else x for name, x in arguments.items()}
     other = scan.selective_scan(**moved, reverse=True, method=method, time_major=True)
     np.testing.assert_allclose(jnp.moveaxis(other, 0, -2), y, rtol=0, atol=1e-6)
+
+    def gradients(inputs, time_major):
+        def scanned(x):
+            return jnp.sum(scan.selective_scan(**x, reverse=True, method=method, time_major=time_major) ** 2)
+
+        return jax.grad(scanned)(inputs)
+
+    wanted, found = gradients(arguments, False), gradients(moved, True)
+    for name, gradient in wanted.items():
+        other = jnp.moveaxis(found[name], 0, -2) if name in ("u", "dt", "B", "C") else found[name]
+        np.testing.assert_allclose(other, gradient, rtol=0, atol=1e-5 * np.abs(gradient).max(), err_msg=name)
     with pytest.raises(ValueError, match=r"B must be \(9, 2, 3, 3\)"):
         scan.selective_scan(**(moved | {"B": moved["B"][..., :2]}), method="sequential", time_major=True)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients_at_one_end_do_not_see_the_other(reverse):
+    """The reverse pass of `sequential` reads past the first step; nothing of what it finds there may be left."""
+    arguments = _jax(_inputs((2,), 9, seed=16))
+    first, last = (-1, 0) if reverse else (0, -1)
+    arguments |= {name: arguments[name].at[:, last].set(jnp.inf) for name in ("u", "B")}
+
+    def at_first(x):
+        return jnp.sum(scan.selective_scan(**x, reverse=reverse, method="sequential")[:, first])
+
+    gradients = jax.grad(at_first)(arguments)
+    for name in ("u", "B", "C"):
+        assert np.isfinite(gradients[name][:, first]).all(), name
+
+
+def test_second_derivatives_of_the_steps():
+    arguments = _jax(_inputs((2,), 6, seed=17))
+
+    def of_gradient(method):
+        gradient = jax.grad(lambda x: jnp.sum(scan.selective_scan(**x, method=method) ** 2))
+        return jax.grad(lambda x: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient(x))))(arguments)
+
+    found, wanted = of_gradient("sequential"), of_gradient("associative")
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-4 * np.abs(value).max(), err_msg=name)
 
 
 @pytest.mark.parametrize("method", METHODS)
