@@ -5,7 +5,7 @@
 FLOPs and bytes are those that XLA counts in the compiled program, each result counted as written to memory and read
 again. XLA counts the body of a loop once, whatever the number of its steps, so programs with a selective scan are
 counted with a product of the scan's inputs in its place, which reads and writes what a fused scan must, and the scan's
-operations are added by hand. A gradient counts the forward pass too.
+operations are added by hand. A gradient counts the forward pass too. `flops` alone counts before XLA optimises.
 
 For each of the b k l d n state updates h = exp(dt A) h + (dt u) B, y = sum_n C h:
     forward    dt A, exp, decay h, (dt u) B, +, C h, sum                                       6 operations and one exp
