@@ -34,9 +34,9 @@ _TIME_MAJOR = {"sequential": sequential.scan_time_major}
 def resolve_method(method: types.ScanMethod) -> str:
     """The method that `auto` stands for here: `sequential` on a CPU, `chunked` on a GPU or TPU.
 
-    On a CPU the steps were measured to be several times faster than the tree (docs/benchmarks.md). Elsewhere `chunked` chooses by shape: one
-    tree where its states take little memory, as in `associative`, and a tree per chunk where they would not. `pallas`
-    has not run on a device yet, so it is for those who name it.
+    On a CPU the steps were measured to be several times faster than the tree (docs/benchmarks.md). Elsewhere `chunked`
+    chooses by shape: one tree where its states take little memory, as in `associative`, and a tree per chunk where they
+    would not. `pallas` has not run on a device yet, so it is for those who name it.
 
     Raises:
       ValueError: `method` is unknown.
