@@ -3,8 +3,8 @@
 import os
 
 _CPU_FLAGS = {
-    # The default orders operations for most of them at a time, which keeps two to three times the memory alive; fresh
-    # memory is slow to touch. Operations here are large enough to use all cores one after another.
+    # The default orders operations for most of them at a time, which keeps about twice the memory alive; fresh memory
+    # is slow to touch. Operations here are large enough to use all cores one after another.
     "xla_cpu_enable_concurrency_optimized_scheduler": "false",
 }
 
@@ -13,8 +13,8 @@ def tune_cpu() -> None:
     """Adds flags to the environment variable `XLA_FLAGS`, for this process and those that it starts.
 
     Call it before JAX computes anything: XLA reads the flags once. What `XLA_FLAGS` says already stays as it is, and
-    nothing is added to the name of a file of flags. Other
-    backends have flags of their own. docs/benchmarks.md has what it was measured to change.
+    nothing is added to the name of a file of flags. Other backends have flags of their own. docs/benchmarks.md has what
+    it was measured to change.
     """
     given = os.environ.get("XLA_FLAGS", "").strip()
     if given and not given.startswith("-"):

@@ -7,13 +7,13 @@ writes the state before every block of steps.
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from mamba_jax.scan import exponential
 from mamba_jax.scan.pallas import blocks
 
 VALUE_STEPS = 16  # of a block where only y is wanted: two stages take 60 KiB of shared memory at n = 16
@@ -70,7 +70,7 @@ def exponents(A: jax.Array) -> jax.Array:
     """A [g, k, d, n] -> A log2(e) [g, k * lane blocks, n, 128], so that exp(dt A) is a power of two."""
     g, k, d, n = A.shape
     lanes = pl.cdiv(d, blocks.LANES)
-    A = jnp.swapaxes(A.astype(jnp.float32) * math.log2(math.e), -1, -2)
+    A = jnp.swapaxes(A.astype(jnp.float32) * exponential.LOG2_E, -1, -2)
     A = jnp.pad(A, ((0, 0), (0, 0), (0, 0), (0, lanes * blocks.LANES - d)))
     return jnp.swapaxes(A.reshape((g, k, n, lanes, blocks.LANES)), 2, 3).reshape((g, k * lanes, n, blocks.LANES))
 
