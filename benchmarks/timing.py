@@ -32,7 +32,7 @@ class Rounds:
 
     least: int = 6
     most: int = 31
-    seconds: float = 4.0
+    seconds: float = 3.0
 
     def __post_init__(self):
         if not 1 <= self.least <= self.most:

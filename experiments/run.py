@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Sequence[str]) -> None:
     tuning.tune_cpu()
-    _keep_compiled_programs()
+    tuning.keep_programs()
     if run.cluster is not None:
         processes.join(run.cluster)
     with processes.together():
@@ -173,13 +173,6 @@ def _measure(ctx: context.Context, name: str, arguments: Sequence[str]) -> dict:
     }
     folder.finish(ctx.folder, name, rows, note)
     return note
-
-
-def _keep_compiled_programs() -> None:
-    """Compiled programs are kept between runs, in `$JAX_COMPILATION_CACHE_DIR` or the user's cache directory."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mamba_reliability" / "jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def _message(error: Exception) -> str | None:
