@@ -76,3 +76,19 @@ def changed(logits: jax.Array, reference: jax.Array, task: Task) -> jax.Array:
     if task == "multi-label":
         differs = jnp.any(differs, axis=-1)
     return differs & finite(logits)
+
+
+def sums(logits: jax.Array, labels: jax.Array, reference: jax.Array, valid: jax.Array, task: Task) -> jax.Array:
+    """[4] float32: accuracy, loss, silent data corruption and non-finite rows, each summed over the valid rows.
+
+    Args:
+      logits: [b, k].
+      labels: [b], or [b, k] where the task is multi-label.
+      reference: [b, k] fault-free logits.
+      valid: [b] bool, the rows that count.
+      task: one of `TASKS`.
+    """
+    silent = changed(logits, reference, task).astype(jnp.float32)
+    nonfinite = 1.0 - finite(logits).astype(jnp.float32)
+    rows = jnp.stack([accuracy(logits, labels, task), loss(logits, labels, task), silent, nonfinite])
+    return jnp.sum(jnp.where(valid[None], rows, 0.0), axis=1)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from threats import outcomes
-from threats.faults import batching, injection, sites, slots
+from threats.faults import batching, injection, sites, slots, staged
 
 Apply = Callable[..., Any]
 
@@ -101,10 +101,14 @@ def make_trial_fn(
     images_at_once: int | None = None,
     reference: jax.Array | None = None,
     trials_per_call: int | None = None,
+    reuse: bool = True,
 ) -> Callable[[injection.Variables, slots.Faults], TrialResult]:
-    """A compiled function of (variables, faults) for a campaign in chunks: one compilation, many calls.
+    """A function of (variables, faults) for a campaign in chunks: compiled programs and fault-free values are kept.
 
     Args:
+      reuse: whether trials evaluate only what their faults can change, see `reuse`; the values of the fault-free run
+        are kept on the device, up to 2 GiB of them. Otherwise, and for a model that has a tap of the table inside a
+        loop, every trial evaluates the whole model. Both agree to rounding, where XLA fuses differently.
       trials_per_call: trials in each call; a shorter chunk is filled up with fault-free trials, whose results are cut
         off. By default a call runs what it is given, and another number of trials compiles again.
       reference: [n, c] fault-free logits (`fault_free_logits`); without it every call computes them, at the cost of
@@ -122,8 +126,23 @@ def make_trial_fn(
     compiled = jax.jit(functools.partial(trial_outcomes, apply, table=table, **options))
     data = {"images": jnp.asarray(images), "labels": jnp.asarray(labels), "reference": reference}
 
+    stages = staged.Stages(
+        apply,
+        images,
+        labels,
+        reference,
+        table,
+        task=task,
+        images_at_once=images_at_once or batching.default_images(images),
+        trials_at_once=trials_at_once or batching.default_trials(table, strategy),
+    )
+
     def trial_fn(variables: injection.Variables, faults: slots.Faults) -> TrialResult:
         slots.check(faults, table)
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((variables, faults)))
+        if reuse and not traced and stages.prepare(variables):
+            means, before, after = stages(faults)
+            return TrialResult(*means.T, before, after)
         count = faults.site.shape[0]
         filled = faults if trials_per_call is None else slots.pad(faults, trials_per_call)
         result = compiled(variables, faults=filled, **data)
@@ -200,13 +219,7 @@ def _mean_outcomes(
     """[4] float32: accuracy, loss, SDC rate, non-finite rate over the valid rows."""
 
     def sums(batch: _Batches) -> jax.Array:
-        logits = apply(variables, batch.images)
-        accuracy = outcomes.accuracy(logits, batch.labels, task)
-        loss = outcomes.loss(logits, batch.labels, task)
-        sdc = outcomes.changed(logits, batch.reference, task).astype(jnp.float32)
-        nonfinite = 1.0 - outcomes.finite(logits).astype(jnp.float32)
-        rows = jnp.stack([accuracy, loss, sdc, nonfinite])
-        return jnp.sum(jnp.where(batch.valid[None], rows, 0.0), axis=1)
+        return outcomes.sums(apply(variables, batch.images), batch.labels, batch.reference, batch.valid, task)
 
     if batches.valid.shape[0] == 1:
         return sums(jax.tree.map(lambda rows: rows[0], batches)) / count

@@ -103,7 +103,14 @@ def inject_and_read(
 
 def faulty_weights(variables: Variables, table: sites.SiteTable, faults: slots.Faults) -> dict[int, jax.Array]:
     """The leaf of each weight of the table by its index, after one trial's flips."""
-    return _flip_arrays(_weights(variables, table), table, faults)[0]
+    return flipped_leaves(_weights(variables, table), table, faults)
+
+
+def flipped_leaves(
+    leaves: Mapping[int, jax.Array], table: sites.SiteTable, faults: slots.Faults
+) -> dict[int, jax.Array]:
+    """The given leaves, by their index in the table, after one trial's flips; faults at other sites are left out."""
+    return _flip_arrays(leaves, table, faults)[0]
 
 
 def activation_flips(table: sites.SiteTable, faults: slots.Faults) -> dict[int, jax.tree_util.Partial]:

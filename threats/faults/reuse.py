@@ -1,0 +1,152 @@
+"""Trials that evaluate only what their faults can change.
+
+The sites of a table are put in order of what a fault in them makes of the program (see `program`), the cheapest first,
+and cut into a few parts. Part p holds the first sites of that order, up to its cut; of a trial whose faults all lie in
+it, only the equations that those sites reach are evaluated, on values of the fault-free run that are computed once for
+all trials and kept. There are as many compiled programs as parts, not as sites. Cuts are placed where they save most:
+
+    min over cuts of   sum over sites of   weight(site) * cost(equations that the site's part reaches)
+
+by dynamic programming, with half of the weight uniform over bits and half uniform over sites.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from threats.faults import program, sites
+
+_PARTS = 12
+_KEPT_BYTES = 2**31
+
+
+class Part(NamedTuple):
+    """Sites whose trials share a compiled program.
+
+    Attributes:
+      members: of the table, in the order of the plan; each part begins with those of the part before.
+      equations: numbers of those that faults in the members reach.
+      kept: fault-free values that these read, leaves of the variables and images among them.
+    """
+
+    members: tuple[int, ...]
+    equations: tuple[int, ...]
+    kept: tuple[Any, ...]
+
+
+class Plan(NamedTuple):
+    """How trials of a table are evaluated.
+
+    Attributes:
+      parts: the cheapest first.
+      part_of: [sites] the first part that holds each site.
+      cost: of a trial in each part, as a share of the whole program's.
+    """
+
+    parts: tuple[Part, ...]
+    part_of: np.ndarray
+    cost: np.ndarray
+
+
+def plan(
+    found: program.Program, table: sites.SiteTable, *, batches: int, parts: int = _PARTS, kept_bytes: int = _KEPT_BYTES
+) -> Plan:
+    """Cuts the table into at most `parts` parts.
+
+    Args:
+      found: the program of one batch of images.
+      table: its sites.
+      batches: how many such batches there are.
+      parts: compiled programs at most, at least 1.
+      kept_bytes: of fault-free values that may be kept; parts that would need more are joined with later ones.
+    """
+    cost = program.costs(found)
+    masks = np.stack([program.reached(found, [index]) for index in range(len(table))])
+    order = np.argsort(masks @ cost, kind="stable")
+    unions = np.logical_or.accumulate(masks[order])
+    weights = _weights(table)[order]
+    varying = program.depends_on_images(found)
+    ends = _cuts(weights, unions @ cost, parts)
+    while True:
+        made = [_part(found, order[:end], unions[end - 1]) for end in ends]
+        sizes = [_bytes(found, part, varying, batches) for part in made]
+        if len(ends) == 1 or _bytes_together(found, made, varying, batches) <= kept_bytes:
+            break
+        ends.remove(ends[int(np.argmax(sizes[:-1]))])
+    part_of = np.empty(len(table), np.int64)
+    part_of[order] = np.searchsorted(ends, np.arange(len(table)), side="right")
+    whole = max(cost.sum(), 1.0)
+    return Plan(tuple(made), part_of, np.array([cost[list(part.equations)].sum() / whole for part in made]))
+
+
+def _part(found: program.Program, members: np.ndarray, mask: np.ndarray) -> Part:
+    members = tuple(int(index) for index in members)
+    return Part(members, tuple(int(n) for n in np.flatnonzero(mask)), program.frontier(found, mask, members))
+
+
+def _weights(table: sites.SiteTable) -> np.ndarray:
+    bits = np.array([site.size * site.width for site in table], float)
+    return bits / bits.sum() / 2 + 1 / len(table) / 2
+
+
+def _cuts(weights: np.ndarray, costs: np.ndarray, parts: int) -> list[int]:
+    """Ends of at most `parts` consecutive groups with the least sum of weight times the cost at the group's end."""
+    count = len(weights)
+    before = np.concatenate([[0.0], np.cumsum(weights)])
+    best = np.full((min(parts, count) + 1, count + 1), np.inf)
+    best[0, 0] = 0.0
+    came = np.zeros(best.shape, int)
+    for group, end in itertools.product(range(1, len(best)), range(1, count + 1)):
+        totals = best[group - 1, :end] + (before[end] - before[:end]) * costs[end - 1]
+        came[group, end] = np.argmin(totals)
+        best[group, end] = totals[came[group, end]]
+    group, end, ends = int(np.argmin(best[:, count])), count, []
+    while end:
+        ends.append(int(end))
+        group, end = group - 1, came[group, end]
+    return ends[::-1]
+
+
+def _bytes(found: program.Program, part: Part, varying: set, batches: int) -> int:
+    return _bytes_together(found, [part], varying, batches)
+
+
+def _bytes_together(found: program.Program, parts: Sequence[Part], varying: set, batches: int) -> int:
+    given = {found.images, *found.variables}
+    kept = {var for part in parts for var in part.kept if var not in given}
+    return sum(program.size(var) * (batches if var in varying else 1) for var in kept)
+
+
+class Clean(NamedTuple):
+    """What the fault-free run leaves for the trials.
+
+    batched: per batch of images, the values by variable. fixed: those that are the same for every batch.
+    """
+
+    batched: list[dict[Any, jax.Array]]
+    fixed: dict[Any, jax.Array]
+
+
+def clean(found: program.Program, chosen: Plan, variables: Mapping[str, Any], images: Sequence[jax.Array]) -> Clean:
+    """Runs the program without a fault on every batch, and keeps what the parts read, and the logits."""
+    leaves = dict(zip(found.variables, jax.tree.leaves(variables), strict=True))
+    given = {found.images, *leaves}
+    kept = dict.fromkeys(var for part in chosen.parts for var in part.kept if var not in given)
+    kept = tuple(dict.fromkeys([*kept, found.logits]))
+    varying = program.depends_on_images(found)
+
+    @jax.jit
+    def whole(leaves, batch):
+        values = {**dict(zip(found.variables, leaves, strict=True)), found.images: batch}
+        values = program.run(found, range(len(found.equations)), values, {})
+        return [values[var] for var in kept]
+
+    batched, fixed = [], dict(leaves)
+    for batch in images:
+        values = dict(zip(kept, whole(list(leaves.values()), batch), strict=True))
+        fixed.update({var: value for var, value in values.items() if var not in varying})
+        batched.append({found.images: batch, **{var: value for var, value in values.items() if var in varying}})
+    return Clean(batched, fixed)
