@@ -27,7 +27,14 @@ def run(given: setting.Setting) -> Iterator[figures.Figure]:
 
     def campaign(strategy: str, at_once: int):
         run_trials = faults.make_trial_fn(
-            model.apply, images, labels, table, strategy=strategy, trials_at_once=at_once, reference=reference
+            model.apply,
+            images,
+            labels,
+            table,
+            strategy=strategy,
+            trials_at_once=at_once,
+            reference=reference,
+            reuse=False,
         )
         return functools.partial(run_trials, variables, drawn)
 

@@ -70,12 +70,15 @@ def scan_work(b: int, k: int, l: int, d: int, n: int, *, gradient: bool, itemsiz
       itemsize: bytes of an element of u, dt, B, C, y and their gradients; A is float32.
     """
     updates, channels, states, matrix = b * k * l * d * n, b * k * l * d, b * k * l * n, 4 * k * d * n
-    forward = Work((6 + EXP_FLOPS) * updates + channels, itemsize * (3 * channels + 2 * states) + matrix)
-    if not gradient:
-        return forward
-    # Reads u, dt, dy, B, C, A; writes du, ddt, dB, dC, dA.
-    backward = Work((18 + EXP_FLOPS) * updates + 4 * channels, itemsize * (5 * channels + 4 * states) + 2 * matrix)
-    return forward + backward
+    # Reads u, dt, B, C, A and writes y; then reads u, dt, dy, B, C, A and writes du, ddt, dB, dC, dA.
+    bytes_forward = itemsize * (3 * channels + 2 * states) + matrix
+    bytes_backward = itemsize * (5 * channels + 4 * states) + 2 * matrix
+    if l == 1:  # from a zero state: no exponential, and no recurrence backwards
+        forward, backward = Work(4 * updates + channels, bytes_forward), Work(6 * channels + 4 * states, bytes_backward)
+    else:
+        forward = Work((6 + EXP_FLOPS) * updates + channels, bytes_forward)
+        backward = Work((18 + EXP_FLOPS) * updates + 4 * channels, bytes_backward)
+    return forward + backward if gradient else forward
 
 
 def counted_work(compiled: jax.stages.Compiled | jax.stages.Lowered) -> Work:

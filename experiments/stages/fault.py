@@ -61,10 +61,10 @@ def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndar
         task=ctx.task,
         strategy=ctx.run.trial_strategy,
         reference=jnp.asarray(logits),
-        trials_per_call=at_once,
+        trials_at_once=at_once,
     )
-    run_trials = functools.partial(trials.in_calls, functools.partial(fn, ctx.variables), size=at_once)
-    return trials.Bench(images, labels, logits, table, width, run_trials)
+    chunk = _TRIALS_PER_FILE * at_once  # trials that run at once share a part of the program: enough to fill groups
+    return trials.Bench(images, labels, logits, table, width, functools.partial(fn, ctx.variables), chunk)
 
 
 def _campaigns(ctx: context.Context, target: str, bench: trials.Bench) -> Iterator[trials.Campaign]:
@@ -96,7 +96,7 @@ def _trials(
         bench.table,
         common=trials.common(ctx, before, len(bench.images)),
         parts=ctx.folder.fault_parts,
-        chunk=_TRIALS_PER_FILE,
+        chunk=bench.chunk,
         advance=advance,
     )
 

@@ -44,7 +44,7 @@ class Bench(NamedTuple):
     """What every trial of one target needs.
 
     images, labels: of the test images. logits: of the fault-free model. table: where bits may flip. width: slots of a
-    trial, so that all campaigns share one compiled program. run: `faults -> TrialResult`.
+    trial, so that all campaigns share compiled programs. run: `faults -> TrialResult`. chunk: trials per call and file.
     """
 
     images: jax.Array
@@ -53,6 +53,7 @@ class Bench(NamedTuple):
     table: faults.SiteTable
     width: int
     run: Any
+    chunk: int
 
 
 def run_in_chunks(
@@ -90,21 +91,6 @@ def run_in_chunks(
         frames.append(records.read_trials(path))
         advance(min(chunk, count - start))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(records.TRIAL_COLUMNS))
-
-
-def in_calls(run: Callable[[faults.Faults], faults.TrialResult], slots: faults.Faults, size: int) -> faults.TrialResult:
-    """The trials in calls of `size`, the results joined; only the last call may be shorter.
-
-    Args:
-      run: `faults [t, k] -> TrialResult`, for t up to `size`; it fills up a shorter call, which costs as much as a
-        whole one.
-      slots: faults [t, k], t >= 1.
-      size: trials per call: as many as are computed at once, since then none is a filler where trials run one by one.
-    """
-    slots = jax.tree.map(np.asarray, slots)
-    starts = range(0, len(slots.site), size)
-    parts = [run(jax.tree.map(lambda leaf, start=start: leaf[start : start + size], slots)) for start in starts]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def rows(

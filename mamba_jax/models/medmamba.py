@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mamba_jax import types
-from mamba_jax.models import norm, preprocess, remat, ssm, taps
+from mamba_jax.models import convolution, norm, preprocess, remat, ssm, taps
 
 
 class MedMamba(nn.Module):
@@ -158,7 +158,18 @@ class PatchMerge(nn.Module):
 def _conv(x: jax.Array, features: int, size: int, *, strides: int = 1, padding: str = "SAME", name: str) -> jax.Array:
     """A dense convolution in x's dtype, drawn from a normal of variance 2 / (features * size^2)."""
     init = nn.initializers.normal(math.sqrt(2 / (features * size * size)))
-    return nn.Conv(features, (size, size), (strides, strides), padding, dtype=x.dtype, kernel_init=init, name=name)(x)
+    small = size == 3 and padding == "SAME" and max(x.shape[1:3]) <= convolution.SMALL_MAP
+    layer = nn.Conv(
+        features,
+        (size, size),
+        (strides, strides),
+        padding,
+        dtype=x.dtype,
+        kernel_init=init,
+        name=name,
+        conv_general_dilated=convolution.on_small_map if small else None,
+    )
+    return layer(x)
 
 
 def _drop_path(module: nn.Module, x: jax.Array, rate: float) -> jax.Array:

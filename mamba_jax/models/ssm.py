@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mamba_jax import scan, types
-from mamba_jax.models import norm, taps
+from mamba_jax.models import convolution, norm, taps
 
 DIRECTIONS = 4  # row by row, column by column, and both backwards
 
@@ -155,7 +155,8 @@ class DepthwiseConv2D(nn.Module):
         kernel = self.param("kernel", nn.initializers.normal(math.sqrt(2 / (9 * d))), (3, 3, 1, d)).astype(x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (d,)).astype(x.dtype)
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        shifted = [padded[:, i : i + h, j : j + w] * kernel[i, j][None, None] for i in range(3) for j in range(3)]
+        rows, columns = convolution.taps(h), convolution.taps(w)
+        shifted = [padded[:, i : i + h, j : j + w] * kernel[i, j][None, None] for i in rows for j in columns]
         return sum(shifted) + bias.reshape((1, 1, 1, d))
 
 

@@ -21,7 +21,7 @@ import operator
 import jax
 import jax.numpy as jnp
 
-from mamba_jax.scan import exponential, manual
+from mamba_jax.scan import exponential, manual, single
 
 _CHUNK_STEPS = 14  # between two states that are kept for the reverse pass
 
@@ -46,7 +46,8 @@ def scan_time_major(
     u: jax.Array, dt: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, *, reverse: bool
 ) -> jax.Array:
     """The same for u, dt [l, b, k, d] and B, C [l, b, k, n], the order in which the steps read them."""
-    return _scan(reverse, jnp.swapaxes(A, -1, -2).astype(jnp.float32), u, dt, B, C)
+    A = jnp.swapaxes(A, -1, -2).astype(jnp.float32)
+    return single.scan(A, u, dt, B, C) if len(u) == 1 else _scan(reverse, A, u, dt, B, C)
 
 
 def _chunk_steps(length: int) -> int:

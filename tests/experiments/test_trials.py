@@ -80,15 +80,6 @@ def test_finished_chunks_are_read_and_only_the_others_run(tmp_path):
     assert again.equals(whole)
 
 
-def test_calls_hold_as_many_trials_as_run_at_once():
-    for size, calls in ((1, [1] * 5), (2, [2, 2, 1]), (8, [5])):
-        model = _Model()
-        result = trials.in_calls(model, SINGLE, size)
-        assert model.calls == calls
-        np.testing.assert_array_equal(result.before[:, 0], np.arange(5) + 0.5)
-        assert result.accuracy.shape == (5,)
-
-
 def test_one_bit_and_several_are_text_in_the_same_file(tmp_path):
     frame, _ = _run(tmp_path, _Model(), _slots([(0, 1, 5), None], [(0, 1, 5), (0, 2, 7)]), 2)
     many = frame.iloc[np.repeat([0, 1], [300_000, 1])]
@@ -159,7 +150,7 @@ def test_the_search_sees_validation_images_only_and_is_kept(tmp_path, monkeypatc
         variables=None,
         bar=lambda *arguments: tqdm.tqdm(disable=True),
     )
-    bench = trials.Bench(jnp.zeros((4, 1, 1, 1)), jnp.zeros(4), np.zeros((4, 2)), TABLE, 3, None)
+    bench = trials.Bench(jnp.zeros((4, 1, 1, 1)), jnp.zeros(4), np.zeros((4, 2)), TABLE, 3, None, 32)
     first, second = (worst_case.campaign(ctx, "weights", bench) for _ in range(2))
     assert searched == [(4, 1, 1, 1)], "as many as on the test bench, and searched once"
     for campaign in (first, second):

@@ -6,9 +6,10 @@ A trial is one draw of k flipped bits. Its outcome over n images with logits z' 
     SDC rate = mean_i [decision(z'_i) != decision(z_i) and z'_i finite]     (silent data corruption)
     non-finite rate = mean_i [some logit of z'_i is NaN or infinite]        (detected: DUE)
 
-Trials run in groups of `trials_at_once` under `jax.vmap`, groups follow each other under `jax.lax.map`. On a CPU one
-trial at a time is fastest: faulty weights under `vmap` turn convolutions into grouped ones. Images go through the model
-in batches of `images_at_once`, so memory is bounded whatever the number of images.
+What a trial's faults cannot change is computed once and kept (see `reuse`). Trials run in groups of `trials_at_once`
+under `jax.vmap`. On a CPU one trial at a time is fastest, on as many threads as there are cores: faulty weights under
+`vmap` turn convolutions into grouped ones. Images go through the model in batches of `images_at_once`.
+`trial_outcomes` is the whole model for every trial in one traceable function, to be jitted, exported or scanned.
 """
 
 import functools
@@ -78,7 +79,7 @@ def run_trials(
       task: one of `outcomes.TASKS`.
       strategy: "vmap" (a group of trials at once), "map" (one after another), or "auto": "map" on a CPU, else "vmap".
       trials_at_once: size of a group; by default 1 with "map", at most 16 with "vmap" (see `batching.default_trials`).
-      images_at_once: images per forward pass; by default 64, fewer above 64 px.
+      images_at_once: images per forward pass; by default 128, fewer above 45 px.
       reference: [n, c] fault-free logits, where they are already known.
 
     Raises:
@@ -165,7 +166,7 @@ def trial_outcomes(
     images_at_once: int | None = None,
     reference: jax.Array | None = None,
 ) -> TrialResult:
-    """The traceable body of `run_trials`, with the same arguments: to be jitted, exported or scanned by the caller."""
+    """`run_trials` as one traceable function, every trial by the whole model: for the caller to jit, export or scan."""
     check(images, labels, reference, task, strategy, trials_at_once, images_at_once)
     if reference is None:
         reference = fault_free_logits(apply, variables, images, images_at_once=images_at_once)
@@ -184,7 +185,7 @@ def trial_outcomes(
 def fault_free_logits(
     apply: Apply, variables: injection.Variables, images: jax.Array, *, images_at_once: int | None = None
 ) -> jax.Array:
-    """[n, c] logits, computed in batches of `images_at_once` (by default 64, fewer above 64 px)."""
+    """[n, c] logits, computed in batches of `images_at_once` (by default 128, fewer above 45 px)."""
     split = batching.split(images, images_at_once or batching.default_images(images))
     logits = jax.lax.map(lambda batch: apply(variables, batch), split)
     return logits.reshape(-1, *logits.shape[2:])[: images.shape[0]]

@@ -19,7 +19,7 @@ import numpy as np
 
 from threats.faults import program, sites
 
-_PARTS = 12
+_PARTS = 16
 _KEPT_BYTES = 2**31
 
 
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
 
 
 def plan(
-    found: program.Program, table: sites.SiteTable, *, batches: int, parts: int = _PARTS, kept_bytes: int = _KEPT_BYTES
+    found: program.Program, table: sites.SiteTable, *, batches: int, parts: int = _PARTS, at_most: int = _KEPT_BYTES
 ) -> Plan:
     """Cuts the table into at most `parts` parts.
 
@@ -61,21 +61,20 @@ def plan(
       table: its sites.
       batches: how many such batches there are.
       parts: compiled programs at most, at least 1.
-      kept_bytes: of fault-free values that may be kept; parts that would need more are joined with later ones.
+      at_most: bytes of fault-free values to keep; parts that would need more are joined with later ones.
     """
     cost = program.costs(found)
     masks = np.stack([program.reached(found, [index]) for index in range(len(table))])
     order = np.argsort(masks @ cost, kind="stable")
     unions = np.logical_or.accumulate(masks[order])
     weights = _weights(table)[order]
-    varying = program.depends_on_images(found)
-    ends = _cuts(weights, unions @ cost, parts)
+    ends = cuts(weights, unions @ cost, parts)
     while True:
         made = [_part(found, order[:end], unions[end - 1]) for end in ends]
-        sizes = [_bytes(found, part, varying, batches) for part in made]
-        if len(ends) == 1 or _bytes_together(found, made, varying, batches) <= kept_bytes:
+        if len(ends) == 1 or kept_bytes(found, made, batches=batches) <= at_most:
             break
-        ends.remove(ends[int(np.argmax(sizes[:-1]))])
+        sizes = [kept_bytes(found, [part], batches=batches) for part in made[:-1]]
+        ends.remove(ends[int(np.argmax(sizes))])
     part_of = np.empty(len(table), np.int64)
     part_of[order] = np.searchsorted(ends, np.arange(len(table)), side="right")
     whole = max(cost.sum(), 1.0)
@@ -92,7 +91,7 @@ def _weights(table: sites.SiteTable) -> np.ndarray:
     return bits / bits.sum() / 2 + 1 / len(table) / 2
 
 
-def _cuts(weights: np.ndarray, costs: np.ndarray, parts: int) -> list[int]:
+def cuts(weights: np.ndarray, costs: np.ndarray, parts: int) -> list[int]:
     """Ends of at most `parts` consecutive groups with the least sum of weight times the cost at the group's end."""
     count = len(weights)
     before = np.concatenate([[0.0], np.cumsum(weights)])
@@ -110,11 +109,9 @@ def _cuts(weights: np.ndarray, costs: np.ndarray, parts: int) -> list[int]:
     return ends[::-1]
 
 
-def _bytes(found: program.Program, part: Part, varying: set, batches: int) -> int:
-    return _bytes_together(found, [part], varying, batches)
-
-
-def _bytes_together(found: program.Program, parts: Sequence[Part], varying: set, batches: int) -> int:
+def kept_bytes(found: program.Program, parts: Sequence[Part], *, batches: int) -> int:
+    """Bytes of the fault-free values that these parts read, on so many batches of images."""
+    varying = program.depends_on_images(found)
     given = {found.images, *found.variables}
     kept = {var for part in parts for var in part.kept if var not in given}
     return sum(program.size(var) * (batches if var in varying else 1) for var in kept)

@@ -1,7 +1,10 @@
 """Trials in compiled stages: fault-free values once, then of each trial only what its faults reach (see `reuse`)."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -40,10 +43,9 @@ class Stages:
     ):
         self._apply, self._table, self._task, self._at_once = apply, table, task, trials_at_once
         self._count = images.shape[0]
-        self._images = batching.split(jnp.asarray(images), images_at_once)
-        self._labels = batching.split(jnp.asarray(labels), images_at_once)
-        self._reference = None if reference is None else batching.split(jnp.asarray(reference), images_at_once)
-        self._valid = batching.valid(self._count, images_at_once)
+        self._images, self._labels = (list(batching.split(jnp.asarray(x), images_at_once)) for x in (images, labels))
+        self._reference = None if reference is None else list(batching.split(jnp.asarray(reference), images_at_once))
+        self._valid = list(batching.valid(self._count, images_at_once))
         self._leaves: list[Any] | None = None
 
     def prepare(self, variables: Mapping[str, Any]) -> bool:
@@ -58,7 +60,7 @@ class Stages:
         self._clean = reuse.clean(found, self._plan, variables, self._images)
         self._suffixes: dict[int, Callable[..., jax.Array]] = {}
         if self._reference is None:
-            self._reference = jnp.stack([values[found.logits] for values in self._clean.batched])
+            self._reference = [values[found.logits] for values in self._clean.batched]
         self._tapped = _tapped(self._apply, variables, self._images[0][:1], self._table)
         self._leaves = leaves
         return True
@@ -68,11 +70,23 @@ class Stages:
         faults = jax.tree.map(np.asarray, faults)
         part = np.where(faults.site >= 0, self._plan.part_of[faults.site], 0).max(axis=1)
         sums = np.empty((len(part), 4), np.float32)
-        for number in np.unique(part):
-            members = np.flatnonzero(part == number)
-            for start in range(0, len(members), self._at_once):
-                chosen = members[start : start + self._at_once]
-                sums[chosen] = self._sums(int(number), jax.tree.map(lambda leaf, rows=chosen: leaf[rows], faults))
+        groups = [
+            (int(number), members[start : start + self._at_once])
+            for number in np.unique(part)
+            for members in [np.flatnonzero(part == number)]
+            for start in range(0, len(members), self._at_once)
+        ]
+        # First one group of every part, so that no two threads compile the same program.
+        first = [groups[next(i for i, (n, _) in enumerate(groups) if n == number)] for number in np.unique(part)]
+        later = [group for group in groups if not any(group is other for other in first)]
+
+        def run(group):
+            number, rows = group
+            sums[rows] = self._sums(number, jax.tree.map(lambda leaf: leaf[rows], faults))
+
+        with _threads() as pool:
+            list(pool.map(run, first))
+            list(pool.map(run, later))
         return sums / np.float32(self._count), *self._hit(faults)
 
     def _sums(self, number: int, faults: slots.Faults) -> np.ndarray:
@@ -143,6 +157,16 @@ def _suffix(
         return jax.vmap(lambda fault: trial(fault, kept, weights, *data))(faults)
 
     return jax.jit(trials)
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[futures.ThreadPoolExecutor]:
+    """As many threads as cores on a CPU, where much of a small program keeps one core busy; else one."""
+    pool = futures.ThreadPoolExecutor((os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @functools.partial(jax.jit, static_argnames="site")
