@@ -1,11 +1,15 @@
 """The selective scan of one step, as the last stages of small images have it: no exponential is left in it.
 
-From a zero state, h = exp(dt A) 0 + dt B u. The first term is zero unless A is NaN, as a flipped bit can make it, and
-is then NaN in every form that forms it; so it is here.
+From a zero state, h = exp(dt A) 0 + dt B u. The first term is zero, and NaN where the exponential is infinite or NaN,
+as flipped bits can make it: so it is here, as in the step-by-step recurrence.
 """
 
 import jax
 import jax.numpy as jnp
+
+from mamba_jax.scan import exponential
+
+_TOO_LARGE = 128.0  # a power of two that float32 does not hold
 
 
 @jax.custom_vjp
@@ -21,9 +25,14 @@ def scan(A: jax.Array, u: jax.Array, dt: jax.Array, B: jax.Array, C: jax.Array) 
       y: [1, b, k, d] float32.
     """
     u, dt, B, C = (x.astype(jnp.float32) for x in (u, dt, B, C))
-    drive, decay = dt * u, jnp.where(jnp.isnan(A), jnp.nan, 0.0)
+    drive, A2 = dt * u, A * exponential.LOG2_E
+
+    def state(i):
+        from_nothing = jnp.where(dt * A2[None, None, :, i] < _TOO_LARGE, 0.0, jnp.nan)
+        return from_nothing + drive * B[..., i, None]
+
     # State after state, since a reduction does not vectorise.
-    return sum(C[..., i, None] * (drive * B[..., i, None] + decay[None, None, :, i]) for i in range(A.shape[1]))
+    return sum(C[..., i, None] * state(i) for i in range(A.shape[1]))
 
 
 def _forward(A, u, dt, B, C):

@@ -127,23 +127,26 @@ def make_trial_fn(
     compiled = jax.jit(functools.partial(trial_outcomes, apply, table=table, **options))
     data = {"images": jnp.asarray(images), "labels": jnp.asarray(labels), "reference": reference}
 
-    stages = staged.Stages(
-        apply,
-        images,
-        labels,
-        reference,
-        table,
-        task=task,
-        images_at_once=images_at_once or batching.default_images(images),
-        trials_at_once=trials_at_once or batching.default_trials(table, strategy),
-    )
+    traced = any(isinstance(x, jax.core.Tracer) for x in (images, labels, reference))
+    stages = None
+    if reuse and not traced:
+        stages = staged.Stages(
+            apply,
+            images,
+            labels,
+            reference,
+            table,
+            task=task,
+            images_at_once=images_at_once or batching.default_images(images),
+            trials_at_once=trials_at_once or batching.default_trials(table, strategy),
+        )
 
     def trial_fn(variables: injection.Variables, faults: slots.Faults) -> TrialResult:
         slots.check(faults, table)
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((variables, faults)))
-        if reuse and not traced and stages.prepare(variables):
+        if stages and not traced and stages.prepare(variables):
             means, before, after = stages(faults)
-            return TrialResult(*means.T, before, after)
+            return TrialResult(*map(jnp.asarray, (*means.T, before, after)))
         count = faults.site.shape[0]
         filled = faults if trials_per_call is None else slots.pad(faults, trials_per_call)
         result = compiled(variables, faults=filled, **data)

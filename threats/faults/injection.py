@@ -93,7 +93,7 @@ def inject_and_read(
       faults: one trial, [k].
       tapped: fault-free value [1, ...] of one image by path, for the table's activations (`sites.tap_values`).
     """
-    arrays, *of_weights = _flip_arrays(_weights(variables, table), table, faults)
+    arrays, *of_weights = _flip_arrays(weights(variables, table), table, faults)
     activations = {i: tapped[site.path][0] for i, site in enumerate(table) if site.kind == "activation"}
     _, *of_activations = _flip_arrays(activations, table, faults)
     faulty = flip_activations(replaced(variables, table, arrays), table, faults)
@@ -103,7 +103,7 @@ def inject_and_read(
 
 def faulty_weights(variables: Variables, table: sites.SiteTable, faults: slots.Faults) -> dict[int, jax.Array]:
     """The leaf of each weight of the table by its index, after one trial's flips."""
-    return flipped_leaves(_weights(variables, table), table, faults)
+    return flipped_leaves(weights(variables, table), table, faults)
 
 
 def flipped_leaves(
@@ -207,8 +207,8 @@ def _undo(faults: slots.Faults) -> jax.Array:
     return slots.repeats(faults) % 2 == 1
 
 
-def _weights(variables: Variables, table: sites.SiteTable) -> dict[int, jax.Array]:
-    """The leaf of each weight of the table by its index."""
+def weights(variables: Variables, table: sites.SiteTable) -> dict[int, jax.Array]:
+    """The leaf of each weight of the table by its index; ValueError where one is missing or of another kind."""
     collections = dict.fromkeys(site.collection for site in table if site.kind == "weight")
     leaves = {name: sites.leaves_by_path(variables.get(name, {})) for name in collections}
     weights = {}

@@ -66,14 +66,18 @@ def trace(
 ) -> Program | None:
     """The program for images [b, h, w, c], of which only shape and dtype matter.
 
-    None where it cannot be had as a flat list: a tap of the table is inside a scan or a loop, or is not passed at all.
+    None where it cannot be had as a flat list: a tap of the table is inside a scan, a loop or another transformation,
+    or is not passed at all.
     """
     entries = {
         index: jax.tree_util.Partial(functools.partial(_tap.bind, index=index))
         for index, site in enumerate(table)
         if site.kind == "activation"
     }
-    marked = jax.make_jaxpr(lambda v, x: apply(injection.with_taps(v, table, entries), x))(variables, images)
+    try:
+        marked = jax.make_jaxpr(lambda v, x: apply(injection.with_taps(v, table, entries), x))(variables, images)
+    except NotImplementedError:  # the mark has no rule for `jax.vmap` or `jax.grad`
+        return None
     shapes = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in marked.jaxpr.invars]
     flat = jax.make_jaxpr(lambda *arguments: _inlined(marked.jaxpr, marked.consts, arguments))(*shapes)
     equations = tuple(flat.jaxpr.eqns)

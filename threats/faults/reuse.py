@@ -11,7 +11,7 @@ by dynamic programming, with half of the weight uniform over bits and half unifo
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -53,8 +53,8 @@ class Plan(NamedTuple):
 
 def plan(
     found: program.Program, table: sites.SiteTable, *, batches: int, parts: int = _PARTS, at_most: int = _KEPT_BYTES
-) -> Plan:
-    """Cuts the table into at most `parts` parts.
+) -> Plan | None:
+    """Cuts the table into at most `parts` parts; None where even one would keep too much.
 
     Args:
       found: the program of one batch of images.
@@ -71,8 +71,10 @@ def plan(
     ends = cuts(weights, unions @ cost, parts)
     while True:
         made = [_part(found, order[:end], unions[end - 1]) for end in ends]
-        if len(ends) == 1 or kept_bytes(found, made, batches=batches) <= at_most:
+        if kept_bytes(found, made, batches=batches) <= at_most:
             break
+        if len(ends) == 1:
+            return None
         sizes = [kept_bytes(found, [part], batches=batches) for part in made[:-1]]
         ends.remove(ends[int(np.argmax(sizes))])
     part_of = np.empty(len(table), np.int64)
@@ -127,10 +129,9 @@ class Clean(NamedTuple):
     fixed: dict[Any, jax.Array]
 
 
-def clean(found: program.Program, chosen: Plan, variables: Mapping[str, Any], images: Sequence[jax.Array]) -> Clean:
-    """Runs the program without a fault on every batch, and keeps what the parts read, and the logits."""
-    leaves = dict(zip(found.variables, jax.tree.leaves(variables), strict=True))
-    given = {found.images, *leaves}
+def clean(found: program.Program, chosen: Plan) -> Callable[[Mapping[str, Any], Sequence[jax.Array]], Clean]:
+    """The compiled run without a fault on every batch, which keeps what the parts read, and the logits."""
+    given = {found.images, *found.variables}
     kept = dict.fromkeys(var for part in chosen.parts for var in part.kept if var not in given)
     kept = tuple(dict.fromkeys([*kept, found.logits]))
     varying = program.depends_on_images(found)
@@ -141,9 +142,13 @@ def clean(found: program.Program, chosen: Plan, variables: Mapping[str, Any], im
         values = program.run(found, range(len(found.equations)), values, {})
         return [values[var] for var in kept]
 
-    batched, fixed = [], dict(leaves)
-    for batch in images:
-        values = dict(zip(kept, whole(list(leaves.values()), batch), strict=True))
-        fixed.update({var: value for var, value in values.items() if var not in varying})
-        batched.append({found.images: batch, **{var: value for var, value in values.items() if var in varying}})
-    return Clean(batched, fixed)
+    def run(variables: Mapping[str, Any], images: Sequence[jax.Array]) -> Clean:
+        leaves = jax.tree.leaves(variables)
+        batched, fixed = [], dict(zip(found.variables, leaves, strict=True))
+        for batch in images:
+            values = dict(zip(kept, whole(leaves, batch), strict=True))
+            fixed.update({var: value for var, value in values.items() if var not in varying})
+            batched.append({found.images: batch, **{var: value for var, value in values.items() if var in varying}})
+        return Clean(batched, fixed)
+
+    return run

@@ -1,7 +1,6 @@
 """Trials in compiled stages: fault-free values once, then of each trial only what its faults reach (see `reuse`)."""
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
@@ -14,9 +13,11 @@ import numpy as np
 from threats import outcomes
 from threats.faults import batching, bits, injection, program, reuse, sites, slots
 
+_MOST_THREADS = 8  # each holds a batch's activations
+
 
 class Stages:
-    """The trials of one table on one set of images; programs are compiled when a trial first needs them.
+    """The trials of one table on one set of images; a part's program is compiled when a trial first needs it.
 
     Args:
       apply: (variables, images) -> logits [b, c].
@@ -26,7 +27,7 @@ class Stages:
       table: the sites that faults point into.
       task: one of `outcomes.TASKS`.
       images_at_once: b.
-      trials_at_once: 1 runs trials one after another, more run as many under `jax.vmap`.
+      trials_at_once: 1 runs trials one after another in each thread, more run as many under `jax.vmap`.
     """
 
     def __init__(
@@ -41,145 +42,183 @@ class Stages:
         images_at_once: int,
         trials_at_once: int,
     ):
+        def batches(rows):
+            return list(batching.split(jnp.asarray(rows), images_at_once))
+
         self._apply, self._table, self._task, self._at_once = apply, table, task, trials_at_once
         self._count = images.shape[0]
-        self._images, self._labels = (list(batching.split(jnp.asarray(x), images_at_once)) for x in (images, labels))
-        self._reference = None if reference is None else list(batching.split(jnp.asarray(reference), images_at_once))
+        self._images, self._labels = batches(images), batches(labels)
+        self._given = None if reference is None else batches(reference)
         self._valid = list(batching.valid(self._count, images_at_once))
-        self._leaves: list[Any] | None = None
+        self._kind: Any = None
+        self._leaves: list[Any] = []
 
     def prepare(self, variables: Mapping[str, Any]) -> bool:
-        """Runs the model without a fault, unless these variables were the last; False if its program is not flat."""
-        leaves = jax.tree.leaves(variables)
-        if self._leaves is not None and all(a is b for a, b in zip(leaves, self._leaves, strict=True)):
-            return True
-        found = program.trace(self._apply, variables, self._images[0], self._table)
-        if found is None:
+        """Runs the model without a fault, unless these variables were the last; False if it takes the whole model.
+
+        Raises:
+          ValueError: the variables do not fit the table.
+        """
+        injection.weights(variables, self._table)
+        leaves, structure = jax.tree.flatten(variables)
+        kind = structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        if kind != self._kind:
+            self._trace(variables)
+            self._kind = kind
+        if self._plan is None:
             return False
-        self._found, self._plan = found, reuse.plan(found, self._table, batches=len(self._images))
-        self._clean = reuse.clean(found, self._plan, variables, self._images)
-        self._suffixes: dict[int, Callable[..., jax.Array]] = {}
-        if self._reference is None:
-            self._reference = [values[found.logits] for values in self._clean.batched]
-        self._tapped = _tapped(self._apply, variables, self._images[0][:1], self._table)
-        self._leaves = leaves
+        # NumPy arrays may have been written to since.
+        same = [a is b and isinstance(a, jax.Array) for a, b in zip(leaves, self._leaves, strict=False)]
+        if len(same) != len(leaves) or not all(same):
+            self._leaves, self._clean = [], None  # the old values go before the new ones come
+            variables = jax.tree.map(jnp.asarray, dict(variables))
+            self._clean = self._run_clean(variables, self._images)
+            logits = [values[self._found.logits] for values in self._clean.batched]
+            self._reference = self._given or logits
+            self._tapped = _tapped(self._apply, variables, self._images[0][:1], self._table)
+            self._leaves = leaves
         return True
+
+    def _trace(self, variables: Mapping[str, Any]) -> None:
+        self._found, self._plan, self._leaves = None, None, []
+        self._programs: dict[int, Callable[..., jax.Array]] = {}
+        self._found = program.trace(self._apply, variables, self._images[0], self._table)
+        if self._found is not None:
+            self._plan = reuse.plan(self._found, self._table, batches=len(self._images))
+        if self._plan is not None:
+            self._run_clean = reuse.clean(self._found, self._plan)
 
     def __call__(self, faults: slots.Faults) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Means [t, 4] of `campaign.TrialResult`, and the values [t, k] before and after; after `prepare`."""
         faults = jax.tree.map(np.asarray, faults)
-        part = np.where(faults.site >= 0, self._plan.part_of[faults.site], 0).max(axis=1)
+        part = np.where(faults.site >= 0, self._plan.part_of[faults.site], 0).max(axis=1, initial=0)
+        groups = list(_groups(part, self._at_once))
         sums = np.empty((len(part), 4), np.float32)
-        groups = [
-            (int(number), members[start : start + self._at_once])
-            for number in np.unique(part)
-            for members in [np.flatnonzero(part == number)]
-            for start in range(0, len(members), self._at_once)
-        ]
-        # First one group of every part, so that no two threads compile the same program.
-        first = [groups[next(i for i, (n, _) in enumerate(groups) if n == number)] for number in np.unique(part)]
-        later = [group for group in groups if not any(group is other for other in first)]
 
         def run(group):
             number, rows = group
             sums[rows] = self._sums(number, jax.tree.map(lambda leaf: leaf[rows], faults))
 
-        with _threads() as pool:
-            list(pool.map(run, first))
-            list(pool.map(run, later))
+        # Threads only compile and run: what a caller has set for tracing holds in his own thread.
+        missing = {number: rows for number, rows in groups if number not in self._programs}
+        lowered = {
+            number: self._lowered(number, jax.tree.map(lambda leaf, rows=rows: leaf[rows], faults))
+            for number, rows in missing.items()
+        }
+        with _threads() as each:
+            self._programs.update(zip(lowered, each(lambda found: found.compile(), lowered.values()), strict=True))
+            list(each(run, groups))
         return sums / np.float32(self._count), *self._hit(faults)
 
     def _sums(self, number: int, faults: slots.Faults) -> np.ndarray:
-        count = len(faults.site)
-        part = self._plan.parts[number]
-        rank = np.full(len(self._table) + 1, -1, np.int32)  # entry -1: unused slots
-        rank[list(part.members)] = np.arange(len(part.members))
-        faults = slots.Faults(jnp.asarray(rank[faults.site]), jnp.asarray(faults.element), jnp.asarray(faults.bit))
-        faults = slots.pad(faults, self._at_once)
-        if number not in self._suffixes:
-            self._suffixes[number] = _suffix(self._found, part, self._table, self._task, alone=self._at_once == 1)
-        weights, suffix = self._weights(part, faults), self._suffixes[number]
-        total = 0.0
-        for values, labels, reference, valid in zip(
-            self._clean.batched, self._labels, self._reference, self._valid, strict=True
-        ):
-            kept = [values[var] if var in values else self._clean.fixed[var] for var in part.kept]
-            total += suffix(kept, weights, faults, labels, reference, valid)
-        return np.asarray(total)[:count]
+        """[t, 4] over all images."""
+        part, total = self._plan.parts[number], 0.0
+        shared = self._shared(part, faults)
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss of a faulty model may be anything
+            for batch in range(len(self._images)):
+                total += np.asarray(self._programs[number](*self._batch(part, batch), *shared))
+        return total[: len(faults.site)]
 
-    def _weights(self, part: reuse.Part, faults: slots.Faults) -> dict[int, jax.Array]:
-        """By rank in the part: its weights, those that the trial hits with their flips; fault-free ones for `vmap`."""
+    def _lowered(self, number: int, faults: slots.Faults) -> jax.stages.Lowered:
+        part = self._plan.parts[number]
+        trials = _trials(self._found, part, self._table, self._task, alone=self._at_once == 1)
+        return jax.jit(trials).lower(*self._batch(part, 0), *self._shared(part, faults))
+
+    def _batch(self, part: reuse.Part, batch: int) -> tuple[Any, ...]:
+        values, fixed = self._clean.batched[batch], self._clean.fixed
+        kept = [values[var] if var in values else fixed[var] for var in part.kept]
+        return kept, self._labels[batch], self._reference[batch], self._valid[batch]
+
+    def _shared(self, part: reuse.Part, faults: slots.Faults) -> tuple[dict[int, Any], slots.Faults]:
+        """By rank in the part its weights, flipped for a trial alone, and the faults in terms of ranks, filled up."""
+        rank = np.full(len(self._table), -1, np.int32)
+        rank[list(part.members)] = np.arange(len(part.members))
+        ranked = faults._replace(site=np.where(faults.site >= 0, rank[faults.site], np.int32(-1)))
+        spare = self._at_once - len(faults.site)
+        ranked = jax.tree.map(lambda x, fill: np.pad(x, ((0, spare), (0, 0)), constant_values=fill), ranked, _UNUSED)
         leaf_of = self._found.leaves
-        ranks = {rank: index for rank, index in enumerate(part.members) if index in leaf_of}
-        weights = {rank: self._clean.fixed[leaf_of[index]] for rank, index in ranks.items()}
+        weights = {i: self._clean.fixed[leaf_of[index]] for i, index in enumerate(part.members) if index in leaf_of}
         if self._at_once == 1:
-            for rank in {int(rank) for rank in np.asarray(faults.site).ravel()} & set(ranks):
-                one = jax.tree.map(lambda slot: slot[0], faults)
-                own = one._replace(site=jnp.where(one.site == rank, 0, -1))
-                weights[rank] = _flipped(weights[rank], own, site=self._table[ranks[rank]])
-        return weights
+            for i in {int(i) for i in ranked.site[0] if int(i) in weights}:
+                own = ranked.site[0] == i
+                weights[i] = _flipped(np.asarray(weights[i]), ranked.element[0][own], ranked.bit[0][own])
+        return weights, ranked
 
     def _hit(self, faults: slots.Faults) -> tuple[np.ndarray, np.ndarray]:
         """The value of each slot [t, k] float32 before and after; NaN where unused."""
         before = np.full(faults.site.shape, np.nan, np.float32)
         after = before.copy()
         for index in np.unique(faults.site[faults.site >= 0]):
-            site = self._table[index]
             leaf = self._found.leaves.get(index)
-            array = np.asarray(self._tapped[site.path][0] if leaf is None else self._clean.fixed[leaf]).reshape(-1)
+            tapped = leaf is None
+            array = np.asarray(self._tapped[self._table[index].path][0] if tapped else self._clean.fixed[leaf])
             for trial in np.flatnonzero((faults.site == index).any(axis=1)):
                 own = faults.site[trial] == index
-                element = faults.element[trial][own]
-                before[trial, own] = array[element].astype(np.float32)
-                after[trial, own] = _after(array, element, faults.bit[trial][own])
+                element, bit = faults.element[trial][own], faults.bit[trial][own]
+                before[trial, own] = array.reshape(-1)[element].astype(np.float32)
+                places, where = np.unique(element, return_inverse=True)
+                flipped = _flipped(array.reshape(-1)[places], where, bit)
+                after[trial, own] = flipped[where].astype(np.float32)
         return before, after
 
 
-def _suffix(
+_UNUSED = slots.Faults(site=-1, element=0, bit=0)
+
+
+def _trials(
     found: program.Program, part: reuse.Part, table: sites.SiteTable, task: outcomes.Task, *, alone: bool
 ) -> Callable[..., jax.Array]:
-    """The compiled (kept, weights, faults [t, k], labels, reference, valid) -> sums over the images [t, 4]."""
+    """(kept, labels, reference, valid, weights, faults [t, k]) -> sums over the images [t, 4]."""
     own = sites.SiteTable(tuple(table[index] for index in part.members))
     by_rank = {rank: found.leaves[index] for rank, index in enumerate(part.members) if index in found.leaves}
 
-    def trial(fault, kept, weights, labels, reference, valid):
-        if not alone:
-            weights = injection.flipped_leaves(weights, own, fault)
-        values = dict(zip(part.kept, kept, strict=True))
-        values.update({var: weights[rank] for rank, var in by_rank.items()})
-        flips = {part.members[rank]: flip for rank, flip in injection.activation_flips(own, fault).items()}
-        logits = program.run(found, part.equations, values, flips)[found.logits]
-        return outcomes.sums(logits, labels, reference, valid, task)
+    def trials(kept, labels, reference, valid, weights, faults):
+        def trial(fault):
+            leaves = weights if alone else injection.flipped_leaves(weights, own, fault)
+            values = dict(zip(part.kept, kept, strict=True))
+            values.update({var: leaves[rank] for rank, var in by_rank.items()})
+            flips = {part.members[rank]: flip for rank, flip in injection.activation_flips(own, fault).items()}
+            logits = program.run(found, part.equations, values, flips)[found.logits]
+            return outcomes.sums(logits, labels, reference, valid, task)
 
-    def trials(kept, weights, faults, *data):
         if alone:
-            return trial(jax.tree.map(lambda slot: slot[0], faults), kept, weights, *data)[None]
-        return jax.vmap(lambda fault: trial(fault, kept, weights, *data))(faults)
+            return trial(jax.tree.map(lambda slot: slot[0], faults))[None]
+        return jax.vmap(trial)(faults)
 
-    return jax.jit(trials)
+    return trials
+
+
+def _groups(part: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(part, trials) in groups of `size`; what does not fill one joins the next part, which holds its sites too."""
+    waiting = np.empty(0, np.int64)
+    numbers = np.unique(part)
+    for number in numbers:
+        waiting = np.concatenate([waiting, np.flatnonzero(part == number)])
+        full = len(waiting) if number == numbers[-1] else len(waiting) // size * size
+        for start in range(0, full, size):
+            yield int(number), waiting[start : min(start + size, full)]
+        waiting = waiting[full:]
 
 
 @contextlib.contextmanager
-def _threads() -> Iterator[futures.ThreadPoolExecutor]:
-    """As many threads as cores on a CPU, where much of a small program keeps one core busy; else one."""
-    pool = futures.ThreadPoolExecutor((os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1)
+def _threads() -> Iterator[Callable[..., Any]]:
+    """A `map` over a thread per core on a CPU, where much of a small program keeps one core busy; else in place."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jax.default_backend() != "cpu" or cores == 1:
+        yield map
+        return
+    pool = futures.ThreadPoolExecutor(min(cores, _MOST_THREADS))
     try:
-        yield pool
+        yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-@functools.partial(jax.jit, static_argnames="site")
-def _flipped(leaf: jax.Array, fault: slots.Faults, *, site: sites.Site) -> jax.Array:
-    return injection.flipped_leaves({0: leaf}, sites.SiteTable((site,)), fault)[0]
-
-
-def _after(array: np.ndarray, element: np.ndarray, bit: np.ndarray) -> np.ndarray:
-    view = np.dtype(bits.unsigned(array.dtype))
-    masks = np.left_shift(view.type(1), bit.astype(view))
-    flips = {place: np.bitwise_xor.reduce(masks[element == place]) for place in set(element.tolist())}
-    flipped = array[element].view(view) ^ np.array([flips[place] for place in element.tolist()], view)
-    return flipped.view(array.dtype).astype(np.float32)
+def _flipped(array: np.ndarray, element: np.ndarray, bit: np.ndarray) -> np.ndarray:
+    """A copy with these bits of these flat elements flipped; the same bit twice is not flipped."""
+    view = np.array(array, order="C").reshape(-1).view(np.dtype(bits.unsigned(array.dtype)))
+    np.bitwise_xor.at(view, element, np.left_shift(view.dtype.type(1), bit.astype(view.dtype)))
+    return view.view(array.dtype).reshape(array.shape)
 
 
 def _tapped(
@@ -187,4 +226,4 @@ def _tapped(
 ) -> dict[str, jax.Array]:
     if not any(site.kind == "activation" for site in table):
         return {}
-    return jax.jit(functools.partial(sites.tap_values, apply))(variables, image)
+    return jax.jit(lambda v, x: sites.tap_values(apply, v, x))(variables, image)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mamba_jax.scan import selective, sequential
+from mamba_jax.scan import selective, sequential, single
 
 
 def _inputs(groups=(2,)):
@@ -34,13 +34,26 @@ def test_values_and_gradients_are_those_of_other_methods(groups, reverse):
 
 
 @pytest.mark.parametrize(
-    ("place", "value"), [(2, np.nan), (2, -np.inf), (2, -0.0), (0, np.inf), (1, np.inf), (3, np.inf), (4, 3e38)]
+    "faults",
+    [
+        {"A": np.nan},
+        {"A": -np.inf},
+        {"A": np.inf},
+        {"A": 1e4},
+        {"A": -np.inf, "dt": 0.0},
+        {"A": -0.0, "dt": np.inf},
+        {"dt": -1e4},
+        {"dt": np.nan},
+        {"u": np.inf},
+        {"B": np.inf},
+        {"C": 3e38, "B": 10.0},
+    ],
 )
-def test_values_that_faults_leave_are_those_of_the_recurrence(place, value):
-    """A sequence of two steps that is cut after the first has the recurrence's own first step."""
-    inputs = list(_inputs())
-    inputs[place] = inputs[place].at[(0,) * inputs[place].ndim].set(value)
-    u, dt, A, B, C = inputs
-    twice = [jnp.concatenate([x, x], axis=-2) for x in (u, dt, B, C)]
-    recurrence = sequential.scan(*twice[:2], A, *twice[2:], reverse=False)[:, :, :1]
-    np.testing.assert_allclose(sequential.scan(*inputs, reverse=False), recurrence, rtol=1e-5)
+def test_values_that_faults_leave_are_those_of_the_recurrence(faults):
+    inputs = dict(zip(("u", "dt", "A", "B", "C"), _inputs(), strict=True))
+    for name, value in faults.items():
+        inputs[name] = inputs[name].at[(0,) * inputs[name].ndim].set(value)
+    steps = {name: jnp.moveaxis(inputs[name], 2, 0) for name in ("u", "dt", "B", "C")}
+    transposed = jnp.swapaxes(inputs["A"], -1, -2)
+    given = transposed, steps["u"], steps["dt"], steps["B"], steps["C"]
+    np.testing.assert_allclose(jax.jit(single.scan)(*given), sequential._scan(False, *given), rtol=1e-5)

@@ -96,6 +96,7 @@ def test_less_is_kept_where_less_may_be(nano):
     table = faults.weight_sites(variables)
     found = program.trace(apply, variables, images, table)
     ample = reuse.plan(found, table, batches=1)
+    assert reuse.plan(found, table, batches=1, at_most=1) is None
     scarce = reuse.plan(found, table, batches=1, at_most=reuse.kept_bytes(found, ample.parts, batches=1) // 2)
     assert reuse.kept_bytes(found, scarce.parts, batches=1) <= reuse.kept_bytes(found, ample.parts, batches=1) // 2
     assert 1 <= len(scarce.parts) < len(ample.parts)
@@ -118,12 +119,56 @@ def test_other_variables_are_not_answered_from_kept_values(tiny):
     table = _table(tiny)
     drawn = faults.random_faults(jax.random.key(0), table, trials=6, flips=1, field="exponent")
     fn = faults.make_trial_fn(*tiny[:1], *tiny[2:], table)
-    other = jax.tree.map(lambda leaf: leaf * 1.5, tiny.variables)
-    first, second, again = fn(tiny.variables, drawn), fn(other, drawn), fn(tiny.variables, drawn)
-    whole = faults.make_trial_fn(*tiny[:1], *tiny[2:], table, reuse=False)(other, drawn)
-    np.testing.assert_allclose(second.loss, whole.loss, rtol=1e-4)
-    assert not np.allclose(first.loss, second.loss)
-    np.testing.assert_array_equal(first.loss, again.loss)
+    whole = faults.make_trial_fn(*tiny[:1], *tiny[2:], table, reuse=False)
+    other = jax.tree.map(lambda leaf: leaf * 1.5 - 0.2, tiny.variables)
+    in_place = jax.tree.map(np.array, tiny.variables)
+    for variables in (tiny.variables, other, tiny.variables, in_place):
+        _assert_same(fn(variables, drawn), whole(variables, drawn))
+    in_place["params"]["head"]["bias"] += 3.0
+    _assert_same(fn(in_place, drawn), whole(in_place, drawn))
+
+
+def test_unused_slots_repeated_bits_and_no_trial(tiny):
+    table = _table(tiny)
+    site = jnp.asarray([[-1, -1, -1], [-2, -1, 0], [0, 0, 1], [0, 0, 0], [3, 3, 3]], jnp.int32)
+    bit = jnp.asarray([[30, 30, 30], [31, 31, 30], [30, 30, 31], [30, 31, 29], [5, 30, 5]], jnp.int32)
+    drawn = faults.Faults(site, jnp.zeros_like(site), bit)
+    for some in (drawn, jax.tree.map(lambda slot: slot[:0], drawn)):
+        for at_once in (1, 2):
+            make = {"strategy": "vmap", "trials_at_once": at_once, "images_at_once": 4}
+            ours = faults.make_trial_fn(*tiny[:1], *tiny[2:], table, **make)(tiny.variables, some)
+            whole = faults.make_trial_fn(*tiny[:1], *tiny[2:], table, reuse=False)(tiny.variables, some)
+            _assert_same(ours, whole)
+
+
+def test_variables_that_do_not_fit_the_table_are_refused(tiny):
+    table = faults.weight_sites(tiny.variables)
+    drawn = faults.random_faults(jax.random.key(0), table, trials=2, flips=1)
+    other = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tiny.variables)
+    with pytest.raises(ValueError, match="must be float32"):
+        faults.make_trial_fn(*tiny[:1], *tiny[2:], table)(other, drawn)
+
+
+def test_an_error_of_the_model_reaches_the_caller(tiny):
+    def apply(variables, images):
+        raise RuntimeError("the model's own")
+
+    table = faults.weight_sites(tiny.variables)
+    drawn = faults.random_faults(jax.random.key(0), table, trials=2, flips=1)
+    with pytest.raises(RuntimeError, match="the model's own"):
+        faults.make_trial_fn(apply, *tiny[2:], table)(tiny.variables, drawn)
+
+
+def test_images_may_be_traced(tiny):
+    table = faults.weight_sites(tiny.variables)
+    drawn = faults.random_faults(jax.random.key(0), table, trials=2, flips=1)
+    inside = jax.jit(lambda x: faults.run_trials(tiny.apply, tiny.variables, x, tiny.labels, table, drawn))
+    _assert_same(inside(tiny.images), faults.run_trials(*tiny, table, drawn))
+
+
+def _assert_same(ours, whole):
+    for name in ours._fields:
+        np.testing.assert_allclose(getattr(ours, name), getattr(whole, name), rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_a_tap_inside_a_loop_takes_the_whole_model(tiny):
