@@ -30,7 +30,6 @@ def nano():
     "options",
     [
         {"strategy": "map", "images_at_once": 2},
-        {"strategy": "map"},
         {"strategy": "vmap", "trials_at_once": 4, "images_at_once": 3},
     ],
 )
