@@ -74,17 +74,17 @@ def _campaigns(ctx: context.Context, target: str, bench: trials.Bench) -> Iterat
             for law in ("bits", "layers"):
                 key = ctx.key("fault", target, law, flips)
                 drawn = faults.random_faults(key, bench.table, trials=chosen.trials, flips=flips, over=law)
-                yield trials.Campaign(target, "random", law, flips, trials.widen(drawn, bench.width))
+                yield trials.Campaign(target, "random", law, flips, faults.widen(drawn, bench.width))
     if "layerwise" in chosen.modes:
         key = ctx.key("fault", target, "layerwise")
         drawn = faults.layerwise_faults(key, bench.table, trials_per_cell=chosen.layer_trials)
-        yield trials.Campaign(target, "layerwise", "field", 1, trials.widen(drawn.faults, bench.width))
+        yield trials.Campaign(target, "layerwise", "field", 1, faults.widen(drawn.faults, bench.width))
     if "worst" in chosen.modes:
         key = ctx.key("fault", target, "control")
         drawn = faults.random_faults(key, bench.table, trials=_CONTROLS, flips=chosen.worst_flips)
         for flips in range(1, chosen.worst_flips + 1):
             few = jax.tree.map(lambda leaf, flips=flips: leaf[:, :flips], drawn)
-            yield trials.Campaign(target, "control", "bits", flips, trials.widen(few, bench.width))
+            yield trials.Campaign(target, "control", "bits", flips, faults.widen(few, bench.width))
 
 
 def _trials(

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -132,13 +131,6 @@ def rows(
         found = {name: float(values[trial]) for name, values in outcomes.items()}
         made.append({**common, **kind, "flips": int(used.sum()), "trial": first + trial, **where, **found})
     return pd.DataFrame(made, columns=list(records.TRIAL_COLUMNS))
-
-
-def widen(drawn: faults.Faults, width: int) -> faults.Faults:
-    """The same trials with unused slots behind, [t, width], so that campaigns of several sizes share one program."""
-    count, flips = drawn.site.shape
-    spare = faults.no_faults(count, width - flips)
-    return jax.tree.map(lambda leaf, unused: jnp.concatenate([leaf, unused], axis=1), drawn, spare)
 
 
 def common(ctx: context.Context, accuracy_before: float, images: int) -> dict[str, object]:

@@ -34,7 +34,7 @@ def campaign(ctx: context.Context, target: str, bench: trials.Bench) -> trials.C
             bar.update(ctx.config.fault.worst_flips)
         records.write(pd.DataFrame(found._asdict()), path)
     table = pd.read_csv(path)
-    flips = faults.Faults(*(table[name].to_numpy(np.int32) for name in faults.Faults._fields))
+    flips = faults.Faults(*(table[name].to_numpy(np.int32) for name in ("site", "element", "bit")))
     return trials.Campaign(target, "worst", "search", ctx.config.fault.worst_flips, prefixes(flips, bench.width))
 
 
@@ -49,7 +49,7 @@ def prefixes(found: faults.Faults, width: int) -> faults.Faults:
     count = int(used.sum())
     made = np.tril(np.ones((count, count), bool))
     kept = jax.tree.map(lambda leaf, unused: jnp.where(made, leaf[used], unused), found, faults.no_faults(count, count))
-    return trials.widen(kept, width)
+    return faults.widen(kept, width)
 
 
 def _search(ctx: context.Context, bench: trials.Bench) -> faults.Faults:

@@ -13,9 +13,10 @@ from threats.faults.injection import flip_activations, flip_weights, inject
 from threats.faults.sampling import LayerwiseFaults, layerwise_faults, random_faults
 from threats.faults.search import WorstCase, worst_case
 from threats.faults.sites import Site, SiteTable, activation_sites, layer_of, weight_sites
-from threats.faults.slots import Faults, no_faults, pad
+from threats.faults.slots import ACTIONS, Faults, no_faults, pad, widen, with_action
 
 __all__ = [
+    "ACTIONS",
     "Faults",
     "LayerwiseFaults",
     "Site",
@@ -42,6 +43,8 @@ __all__ = [
     "to_bits",
     "trial_outcomes",
     "weight_sites",
+    "widen",
     "width",
+    "with_action",
     "worst_case",
 ]

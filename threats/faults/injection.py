@@ -1,8 +1,9 @@
-"""Faulty models: the variables of a model with the bits of one trial flipped, in its weights and at its taps.
+"""Faulty models: the variables of a model with the bits of one trial flipped or stuck, in its weights and at its taps.
 
-Flipping bit p of an unsigned view u is an addition modulo 2^w, u XOR 2^p = u + (1 - 2 u_p) 2^p, and different bits of
-one element do not disturb each other. So the XOR of any number of slots is one scatter-add of k integers: sparse,
-exact, independent of the slots' order, and the same under `jax.vmap` over trials.
+Flipping bit p of an unsigned view u is an addition modulo 2^w, u XOR 2^p = u + (1 - 2 u_p) 2^p; setting it adds
+(1 - u_p) 2^p and clearing it -u_p 2^p; and different bits of one element do not disturb each other. So any number of
+slots is one scatter-add of k integers: sparse, exact, independent of the slots' order, and the same under `jax.vmap`
+over trials.
 
 The weights of a table are laid end to end, one address space per dtype: one scatter for a whole model compiles several
 times faster than one per leaf, and a leaf that a trial has to copy anyway is copied once in either form.
@@ -116,9 +117,11 @@ def flipped_leaves(
 def activation_flips(table: sites.SiteTable, faults: slots.Faults) -> dict[int, jax.tree_util.Partial]:
     """By index of each activation of the table: the function of x [b, ...] that flips one trial's bits in it."""
     indices = [index for index, site in enumerate(table) if site.kind == "activation"]
-    undo = _undo(faults)
+    again = slots.repeats(faults)
     return {
-        index: jax.tree_util.Partial(_flip_per_image, addresses(table, [index], faults), faults.bit, undo)
+        index: jax.tree_util.Partial(
+            _hit_per_image, addresses(table, [index], faults), faults.bit, again, faults.action
+        )
         for index in indices
     }
 
@@ -168,14 +171,14 @@ def _flip_arrays(
     arrays: Mapping[int, jax.Array], table: sites.SiteTable, faults: slots.Faults
 ) -> tuple[dict[int, jax.Array], jax.Array, jax.Array]:
     """The arrays by site index after the flips, and the values [k] float32 before and after; NaN for other sites."""
-    undo = _undo(faults)
+    again = slots.repeats(faults)
     flipped = {}
     before = after = jnp.full(faults.site.shape, jnp.nan, jnp.float32)
     for dtype in dict.fromkeys(table[index].dtype for index in arrays):
         members = [index for index in arrays if table[index].dtype == dtype]
         memory = jnp.concatenate([bits.to_bits(arrays[index]).reshape(-1) for index in members])
         address = addresses(table, members, faults)
-        damaged = _xor(memory[None], address, bits.mask(faults.bit, dtype), undo)[0]
+        damaged = _hit(memory[None], address, bits.mask(faults.bit, dtype), again, faults.action)[0]
         here = address < memory.shape[0]
         before = jnp.where(here, _read(memory, address, dtype), before)
         after = jnp.where(here, _read(damaged, address, dtype), after)
@@ -185,26 +188,34 @@ def _flip_arrays(
     return flipped, before, after
 
 
-def _flip_per_image(address: jax.Array, bit: jax.Array, undo: jax.Array, x: jax.Array) -> jax.Array:
-    """x [b, ...] with the same flat elements of every row flipped."""
+def _hit_per_image(
+    address: jax.Array, bit: jax.Array, again: jax.Array, action: jax.Array | None, x: jax.Array
+) -> jax.Array:
+    """x [b, ...] with the same flat elements of every row hit."""
     rows = bits.to_bits(x).reshape(x.shape[0], -1)
-    return bits.from_bits(_xor(rows, address, bits.mask(bit, x.dtype), undo).reshape(x.shape), x.dtype)
+    return bits.from_bits(_hit(rows, address, bits.mask(bit, x.dtype), again, action).reshape(x.shape), x.dtype)
 
 
-def _xor(rows: jax.Array, address: jax.Array, masks: jax.Array, undo: jax.Array) -> jax.Array:
-    """rows [b, n] unsigned with masks [k], one bit each, XORed in at the addresses; those past the end are dropped."""
-    set_now = (rows.at[:, address].get(mode="clip") & masks[None]) != 0
-    change = jnp.where(set_now != undo[None], jnp.zeros_like(masks)[None] - masks[None], masks[None])
+def _hit(
+    rows: jax.Array, address: jax.Array, masks: jax.Array, again: jax.Array, action: jax.Array | None
+) -> jax.Array:
+    """rows [b, n] unsigned with masks [k], one bit each, applied at the addresses; those past the end are dropped.
+
+    again: [k], how many earlier slots name the same bit: a second flip undoes the first, a second "stuck" does nothing.
+    """
+    is_set = (rows.at[:, address].get(mode="clip") & masks[None]) != 0
+    raised, none = masks[None], jnp.zeros_like(masks)[None]
+    lowered = none - raised
+    change = jnp.where(is_set != (again % 2 == 1)[None], lowered, raised)
+    if action is not None:
+        first = (again == 0)[None]
+        change = jnp.where(action[None] == slots.STUCK_AT_0, jnp.where(is_set & first, lowered, none), change)
+        change = jnp.where(action[None] == slots.STUCK_AT_1, jnp.where(is_set | ~first, none, raised), change)
     return rows.at[:, address].add(change, mode="drop")
 
 
 def _read(memory: jax.Array, address: jax.Array, dtype: str) -> jax.Array:
     return bits.from_bits(memory.at[address].get(mode="clip"), dtype).astype(jnp.float32)
-
-
-def _undo(faults: slots.Faults) -> jax.Array:
-    """[k] bool: whether the slot undoes an equal one before it, so that pairs of the same flip cancel."""
-    return slots.repeats(faults) % 2 == 1
 
 
 def weights(variables: Variables, table: sites.SiteTable) -> dict[int, jax.Array]:

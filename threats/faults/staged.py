@@ -108,7 +108,7 @@ class Stages:
         with _threads() as each:
             self._programs.update(zip(lowered, each(lambda found: found.compile(), lowered.values()), strict=True))
             list(each(run, groups))
-        return sums / np.float32(self._count), *self._hit(faults)
+        return sums / np.float32(self._count), *self._values(faults)
 
     def _sums(self, number: int, faults: slots.Faults) -> np.ndarray:
         """[t, 4] over all images."""
@@ -135,16 +135,17 @@ class Stages:
         rank[list(part.members)] = np.arange(len(part.members))
         ranked = faults._replace(site=np.where(faults.site >= 0, rank[faults.site], np.int32(-1)))
         spare = self._at_once - len(faults.site)
-        ranked = jax.tree.map(lambda x, fill: np.pad(x, ((0, spare), (0, 0)), constant_values=fill), ranked, _UNUSED)
+        none = jax.tree.map(np.asarray, slots.unused(ranked, spare, ranked.site.shape[1]))
+        ranked = jax.tree.map(lambda some, unused: np.concatenate([some, unused]), ranked, none)
         leaf_of = self._found.leaves
         weights = {i: self._clean.fixed[leaf_of[index]] for i, index in enumerate(part.members) if index in leaf_of}
         if self._at_once == 1:
             for i in {int(i) for i in ranked.site[0] if int(i) in weights}:
                 own = ranked.site[0] == i
-                weights[i] = _flipped(np.asarray(weights[i]), ranked.element[0][own], ranked.bit[0][own])
+                weights[i] = _hit(np.asarray(weights[i]), jax.tree.map(lambda x, own=own: x[0][own], ranked))
         return weights, ranked
 
-    def _hit(self, faults: slots.Faults) -> tuple[np.ndarray, np.ndarray]:
+    def _values(self, faults: slots.Faults) -> tuple[np.ndarray, np.ndarray]:
         """The value of each slot [t, k] float32 before and after; NaN where unused."""
         before = np.full(faults.site.shape, np.nan, np.float32)
         after = before.copy()
@@ -154,15 +155,12 @@ class Stages:
             array = np.asarray(self._tapped[self._table[index].path][0] if tapped else self._clean.fixed[leaf])
             for trial in np.flatnonzero((faults.site == index).any(axis=1)):
                 own = faults.site[trial] == index
-                element, bit = faults.element[trial][own], faults.bit[trial][own]
-                before[trial, own] = array.reshape(-1)[element].astype(np.float32)
-                places, where = np.unique(element, return_inverse=True)
-                flipped = _flipped(array.reshape(-1)[places], where, bit)
-                after[trial, own] = flipped[where].astype(np.float32)
+                these = jax.tree.map(lambda x, trial=trial, own=own: x[trial][own], faults)
+                before[trial, own] = array.reshape(-1)[these.element].astype(np.float32)
+                places, where = np.unique(these.element, return_inverse=True)
+                damaged = _hit(array.reshape(-1)[places], these._replace(element=where))
+                after[trial, own] = damaged[where].astype(np.float32)
         return before, after
-
-
-_UNUSED = slots.Faults(site=-1, element=0, bit=0)
 
 
 def _trials(
@@ -214,10 +212,15 @@ def _threads() -> Iterator[Callable[..., Any]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _flipped(array: np.ndarray, element: np.ndarray, bit: np.ndarray) -> np.ndarray:
-    """A copy with these bits of these flat elements flipped; the same bit twice is not flipped."""
+def _hit(array: np.ndarray, faults: slots.Faults) -> np.ndarray:
+    """A copy with these bits of these flat elements hit [k]; the same bit twice is not flipped."""
     view = np.array(array, order="C").reshape(-1).view(np.dtype(bits.unsigned(array.dtype)))
-    np.bitwise_xor.at(view, element, np.left_shift(view.dtype.type(1), bit.astype(view.dtype)))
+    masks = np.left_shift(view.dtype.type(1), faults.bit.astype(view.dtype))
+    action = np.zeros(masks.shape, np.int32) if faults.action is None else faults.action
+    hits = {slots.FLIP: np.bitwise_xor, slots.STUCK_AT_1: np.bitwise_or, slots.STUCK_AT_0: np.bitwise_and}
+    for number, hit in hits.items():
+        own = action == number
+        hit.at(view, faults.element[own], ~masks[own] if number == slots.STUCK_AT_0 else masks[own])
     return view.view(array.dtype).reshape(array.shape)
 
 

@@ -22,10 +22,12 @@ def _views(variables) -> dict[str, np.ndarray]:
 def _flipped(variables, table, faults) -> dict[str, np.ndarray]:
     """NumPy reference: XOR slot after slot."""
     views = _views(variables)
-    for site, element, bit in np.asarray(jnp.stack(faults)).T:
+    action = np.zeros_like(faults.site) if faults.action is None else np.asarray(faults.action)
+    for site, element, bit, how in zip(*np.asarray(jnp.stack(faults[:3])), action, strict=True):
         if site >= 0 and table[site].kind == "weight":
             view = views[f"{table[site].collection}/{table[site].path}"].reshape(-1)
-            view[element] ^= view.dtype.type(1 << bit)
+            mask = view.dtype.type(1 << bit)
+            view[element] = (view[element] ^ mask, view[element] & ~mask, view[element] | mask)[how]
     return views
 
 
@@ -65,6 +67,33 @@ def test_slots_of_one_element_combine_as_xor(tiny, triples):
     faults = _faults(*triples)
     inject = jax.jit(injection.inject, static_argnums=1)
     _assert_same(inject(tiny.variables, table, faults), _flipped(tiny.variables, table, faults))
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_bfloat16"])
+def test_bits_are_stuck_as_in_numpy(name, request):
+    """All bits of some elements, flipped, cleared and set, twice in part, in one trial."""
+    variables = request.getfixturevalue(name).variables
+    table = sites.weight_sites(variables)
+    rng = np.random.default_rng(0)
+    places = np.array([(i, e, b, (i + e + b) % 3) for i in (0, 1, 4) for e in (0, 2) for b in range(table[i].width)])
+    places = rng.permutation(np.concatenate([places, places[places[:, 3] > 0][:9], places[places[:, 3] == 0][:4]]))
+    faults = slots.Faults(*(jnp.asarray(column, jnp.int32) for column in places.T))
+    slots.check(jax.tree.map(lambda x: x[None], faults), table)
+    _assert_same(
+        jax.jit(injection.inject, static_argnums=1)(variables, table, faults), _flipped(variables, table, faults)
+    )
+
+
+def test_a_bit_has_one_action(tiny):
+    table = sites.weight_sites(tiny.variables)
+    hit = slots.Faults(*(jnp.asarray([[x, x]], jnp.int32) for x in (0, 0, 5)))
+    slots.check(slots.with_action(hit, "stuck_at_1"), table)
+    with pytest.raises(ValueError, match="one action"):
+        slots.check(hit._replace(action=jnp.asarray([[0, 1]])), table)
+    with pytest.raises(ValueError, match=r"must be in 0\.\.2"):
+        slots.check(hit._replace(action=jnp.asarray([[0, 3]])), table)
+    with pytest.raises(ValueError, match="must be one of"):
+        slots.with_action(hit, "stuck")
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "float16", "float8_e4m3fn", "float8_e5m2"])

@@ -140,6 +140,22 @@ def test_unused_slots_repeated_bits_and_no_trial(tiny):
             _assert_same(ours, whole)
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("action", ["stuck_at_0", "stuck_at_1"])
+def test_stuck_bits_in_weights_and_activations(tiny, action, at_once):
+    table = _table(tiny)
+    drawn = faults.random_faults(jax.random.key(0), table, trials=20, flips=3, over="layers")
+    drawn = faults.with_action(drawn, action)
+    make = {"strategy": "vmap", "trials_at_once": at_once, "images_at_once": 4}
+    ours = faults.make_trial_fn(*tiny[:1], *tiny[2:], table, **make)(tiny.variables, drawn)
+    whole = faults.make_trial_fn(*tiny[:1], *tiny[2:], table, **make, reuse=False)(tiny.variables, drawn)
+    _assert_same(ours, whole)
+    before, after = (np.asarray(x).view(np.uint32) for x in (ours.before, ours.after))
+    masks = np.left_shift(np.uint32(1), np.asarray(drawn.bit).astype(np.uint32))
+    np.testing.assert_array_equal(after & masks, 0 if action == "stuck_at_0" else masks)
+    assert 0 < (before == after).mean() < 1
+
+
 def test_variables_that_do_not_fit_the_table_are_refused(tiny):
     table = faults.weight_sites(tiny.variables)
     drawn = faults.random_faults(jax.random.key(0), table, trials=2, flips=1)
