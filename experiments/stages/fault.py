@@ -62,9 +62,22 @@ def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndar
         strategy=ctx.run.trial_strategy,
         reference=jnp.asarray(logits),
         trials_at_once=at_once,
+        expected_trials=_expected(ctx, table),
     )
     chunk = _TRIALS_PER_FILE * at_once  # trials that run at once share a part of the program: enough to fill groups
     return trials.Bench(images, labels, logits, table, width, functools.partial(fn, ctx.variables), chunk)
+
+
+def _expected(ctx: context.Context, table: faults.SiteTable) -> int:
+    """How many trials the campaigns of one target are together, however many of them have finished before."""
+    chosen = ctx.config.fault
+    fields = sum(len(faults.fields(site.dtype)) for site in {site.layer: site for site in table}.values())
+    of_mode = {
+        "random": 2 * len(chosen.flips) * chosen.trials,
+        "layerwise": fields * chosen.layer_trials,
+        "worst": chosen.worst_flips * (_CONTROLS + 1),
+    }
+    return sum(of_mode[mode] for mode in chosen.modes)
 
 
 def _campaigns(ctx: context.Context, target: str, bench: trials.Bench) -> Iterator[trials.Campaign]:

@@ -102,6 +102,7 @@ def make_trial_fn(
     images_at_once: int | None = None,
     reference: jax.Array | None = None,
     trials_per_call: int | None = None,
+    expected_trials: int | None = None,
     reuse: bool = True,
 ) -> Callable[[injection.Variables, slots.Faults], TrialResult]:
     """A function of (variables, faults) for a campaign in chunks: compiled programs and fault-free values are kept.
@@ -112,6 +113,8 @@ def make_trial_fn(
         loop, every trial evaluates the whole model. Both agree to rounding, where XLA fuses differently.
       trials_per_call: trials in each call; a shorter chunk is filled up with fault-free trials, whose results are cut
         off. By default a call runs what it is given, and another number of trials compiles again.
+      expected_trials: in all calls together; so many decide how many programs pay for being compiled. By default those
+        of the first call. Results agree to rounding whatever it is, and bit for bit if it is the same.
       reference: [n, c] fault-free logits (`fault_free_logits`); without it every call computes them, at the cost of
         about one trial.
       Others as in `run_trials`.
@@ -139,12 +142,13 @@ def make_trial_fn(
             task=task,
             images_at_once=images_at_once or batching.default_images(images),
             trials_at_once=trials_at_once or batching.default_trials(table, strategy),
+            trials=expected_trials,
         )
 
     def trial_fn(variables: injection.Variables, faults: slots.Faults) -> TrialResult:
         slots.check(faults, table)
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((variables, faults)))
-        if stages and not traced and stages.prepare(variables):
+        if stages and not traced and stages.prepare(variables, len(faults.site)):
             means, before, after = stages(faults)
             return TrialResult(*map(jnp.asarray, (*means.T, before, after)))
         count = faults.site.shape[0]

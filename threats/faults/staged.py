@@ -28,6 +28,7 @@ class Stages:
       task: one of `outcomes.TASKS`.
       images_at_once: b.
       trials_at_once: 1 runs trials one after another in each thread, more run as many under `jax.vmap`.
+      trials: how many are expected in all calls, which decides how many programs pay; None for those of the first.
     """
 
     def __init__(
@@ -41,20 +42,25 @@ class Stages:
         task: outcomes.Task,
         images_at_once: int,
         trials_at_once: int,
+        trials: int | None,
     ):
         def batches(rows):
             return list(batching.split(jnp.asarray(rows), images_at_once))
 
         self._apply, self._table, self._task, self._at_once = apply, table, task, trials_at_once
-        self._count = images.shape[0]
+        self._count, self._trials = images.shape[0], trials
         self._images, self._labels = batches(images), batches(labels)
         self._given = None if reference is None else batches(reference)
         self._valid = list(batching.valid(self._count, images_at_once))
         self._kind: Any = None
         self._leaves: list[Any] = []
 
-    def prepare(self, variables: Mapping[str, Any]) -> bool:
+    def prepare(self, variables: Mapping[str, Any], trials: int) -> bool:
         """Runs the model without a fault, unless these variables were the last; False if it takes the whole model.
+
+        Args:
+          variables: fault-free.
+          trials: of the call that follows.
 
         Raises:
           ValueError: the variables do not fit the table.
@@ -63,7 +69,7 @@ class Stages:
         leaves, structure = jax.tree.flatten(variables)
         kind = structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
         if kind != self._kind:
-            self._trace(variables)
+            self._trace(variables, self._trials or trials)
             self._kind = kind
         if self._plan is None:
             return False
@@ -79,12 +85,12 @@ class Stages:
             self._leaves = leaves
         return True
 
-    def _trace(self, variables: Mapping[str, Any]) -> None:
+    def _trace(self, variables: Mapping[str, Any], trials: int) -> None:
         self._found, self._plan, self._leaves = None, None, []
         self._programs: dict[int, Callable[..., jax.Array]] = {}
         self._found = program.trace(self._apply, variables, self._images[0], self._table)
         if self._found is not None:
-            self._plan = reuse.plan(self._found, self._table, batches=len(self._images))
+            self._plan = reuse.plan(self._found, self._table, batches=len(self._images), trials=trials)
         if self._plan is not None:
             self._run_clean = reuse.clean(self._found, self._plan)
 
