@@ -41,7 +41,7 @@ class _Model:
         accuracy = (0.8 - 0.1 * used.sum(axis=1)).astype(np.float32)
         before = np.where(used, np.asarray(slots.element) + 0.5, np.nan)
         quiet = np.zeros(len(site), np.float32)
-        return faults.TrialResult(accuracy, quiet, quiet + 0.25, quiet, before, -before)
+        return faults.TrialResult(accuracy, quiet, quiet + 0.25, quiet, quiet + 0.5, before, -before)
 
 
 def _run(folder, model, slots, flips=1, chunk=2, mode="random"):

@@ -159,7 +159,8 @@ def _fault_free(reference: jax.Array, problem: ranking.Problem) -> campaign.Tria
     loss = jnp.mean(outcomes.loss(reference, problem.labels, problem.task))
     nonfinite = 1.0 - jnp.mean(outcomes.finite(reference).astype(jnp.float32))
     zero = jnp.zeros_like(accuracy)
-    return campaign.TrialResult(accuracy, loss, sdc=zero, nonfinite=nonfinite, before=zero, after=zero)
+    auc = outcomes.auc(reference, problem.labels, problem.task)
+    return campaign.TrialResult(accuracy, loss, sdc=zero, nonfinite=nonfinite, auc=auc, before=zero, after=zero)
 
 
 def _check(table: sites.SiteTable, flips: int, candidates: int) -> None:
