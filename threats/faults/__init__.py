@@ -10,6 +10,7 @@ Example:
 from threats.faults.bits import field_of, fields, flip, from_bits, mask, to_bits, width
 from threats.faults.campaign import TrialResult, fault_free_logits, make_trial_fn, run_trials, trial_outcomes
 from threats.faults.injection import flip_activations, flip_weights, inject
+from threats.faults.one_shot import make_one_shot_fn
 from threats.faults.sampling import LayerwiseFaults, layerwise_faults, random_faults
 from threats.faults.search import WorstCase, worst_case
 from threats.faults.sites import Site, SiteTable, activation_sites, layer_of, weight_sites
@@ -34,6 +35,7 @@ __all__ = [
     "inject",
     "layer_of",
     "layerwise_faults",
+    "make_one_shot_fn",
     "make_trial_fn",
     "mask",
     "no_faults",
