@@ -1,0 +1,22 @@
+"""How sure a measured number is: confidence intervals, and how many trials a campaign needs.
+
+Everything here runs on the host, in float64 with NumPy and SciPy; nothing of it can be jitted. Values that are not
+finite are not hidden: what they touch becomes NaN or infinite.
+"""
+
+from threats.statistics.interval import Interval
+from threats.statistics.means import mean, paired_difference
+from threats.statistics.planning import sample_size
+from threats.statistics.proportions import wilson
+from threats.statistics.resampling import METHODS, Method, bootstrap
+
+__all__ = [
+    "METHODS",
+    "Interval",
+    "Method",
+    "bootstrap",
+    "mean",
+    "paired_difference",
+    "sample_size",
+    "wilson",
+]
