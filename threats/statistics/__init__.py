@@ -7,7 +7,7 @@ finite are not hidden: what they touch becomes NaN or infinite.
 from threats.statistics.interval import Interval
 from threats.statistics.means import mean, paired_difference
 from threats.statistics.planning import sample_size
-from threats.statistics.proportions import wilson
+from threats.statistics.proportions import clopper_pearson, wilson
 from threats.statistics.resampling import METHODS, Method, bootstrap
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Interval",
     "Method",
     "bootstrap",
+    "clopper_pearson",
     "mean",
     "paired_difference",
     "sample_size",
