@@ -4,11 +4,13 @@ Everything here runs on the host, in float64 with NumPy and SciPy; nothing of it
 finite are not hidden: what they touch becomes NaN or infinite.
 """
 
+from threats.statistics.allocation import neyman_allocation, proportional_allocation, smoothed_deviations
 from threats.statistics.interval import Interval
 from threats.statistics.means import mean, paired_difference
 from threats.statistics.planning import sample_size
 from threats.statistics.proportions import clopper_pearson, wilson
 from threats.statistics.resampling import METHODS, Method, bootstrap
+from threats.statistics.stratified import stratified_mean, two_phase_mean
 
 __all__ = [
     "METHODS",
@@ -17,7 +19,12 @@ __all__ = [
     "bootstrap",
     "clopper_pearson",
     "mean",
+    "neyman_allocation",
     "paired_difference",
+    "proportional_allocation",
     "sample_size",
+    "smoothed_deviations",
+    "stratified_mean",
+    "two_phase_mean",
     "wilson",
 ]
