@@ -10,10 +10,12 @@ from threats.statistics.means import mean, paired_difference
 from threats.statistics.planning import sample_size
 from threats.statistics.proportions import clopper_pearson, wilson
 from threats.statistics.resampling import METHODS, Method, bootstrap
+from threats.statistics.sequential import ConfidenceSequence, reached
 from threats.statistics.stratified import stratified_mean, two_phase_mean
 
 __all__ = [
     "METHODS",
+    "ConfidenceSequence",
     "Interval",
     "Method",
     "bootstrap",
@@ -22,6 +24,7 @@ __all__ = [
     "neyman_allocation",
     "paired_difference",
     "proportional_allocation",
+    "reached",
     "sample_size",
     "smoothed_deviations",
     "stratified_mean",
