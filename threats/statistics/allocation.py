@@ -112,7 +112,7 @@ def _apportion(sizes: dict[str, float], shares: Mapping[str, float], total: int,
         if not low.any():
             break
         raised |= low
-    counts = np.floor(quotas + 1e-9).astype(int)
+    counts = np.floor(quotas).astype(int)
     order = np.argsort(counts - quotas, kind="stable")
     counts[order[: int(total) - counts.sum()]] += 1
     found = dict(zip(names, counts.tolist(), strict=True))

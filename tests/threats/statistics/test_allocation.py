@@ -50,6 +50,15 @@ def test_counts_stay_within_one_of_the_quota_where_none_is_raised():
     assert all(abs(counts[name] - 5_000 * share) < 1 for name, share in shares.items())
 
 
+def test_the_smallest_total_gives_each_stratum_its_least_number():
+    """Quotas that are whole but for rounding: 20 times 1 / 20 of 20 is less than 1."""
+    for strata in range(1, 60):
+        shares = dict.fromkeys(range(strata), 1 / strata)
+        for at_least in (1, 2, 3):
+            counts = statistics.proportional_allocation(shares, at_least * strata, at_least=at_least)
+            assert set(counts.values()) == {at_least}
+
+
 def test_neyman_is_proportional_to_share_times_deviation():
     shares, deviations = {"a": 0.5, "b": 0.5}, {"a": 0.1, "b": 0.4}
     assert statistics.neyman_allocation(shares, deviations, 100) == {"a": 20, "b": 80}
