@@ -111,7 +111,7 @@ class CampaignSpec:
         """How many trials at most, of `population` possible faults: given, or by the finite-population formula.
 
         Where the campaign may stop early, half of the error that `confidence` leaves is spent on the looks before the
-        end and half on the end, so that both together keep it: 12,558 trials for 1 point at 95 %, not 9,604.
+        end and half on the end, so that both together keep it: 12,555 trials for 1 point at 95 %, not 9,604.
         """
         if self.drawing == "exhaustive":
             return population
