@@ -11,8 +11,9 @@ its width. Each stratum gets those in proportion to the largest variance that it
 
     w_h = f_h z^2 / 2 a_h at each end,   a_h = (f_h W_h^2 / n_h) / sum_j (f_j W_j^2 / n_j),   m_h = n_h + 2 w_h
 
-This assumes nothing about the values but their range, and costs width where they never come near its ends. A stratum
-with a single observation shows no spread at all: it is given the largest there is, s_h^2 = (high - low)^2 / 4.
+This assumes nothing about the values but their range, and costs width where they never come near its ends: 100 values
+of 0.85 +- 0.02 get an interval of width 0.05 rather than Student's 0.008. Narrower bounds, if certain, give that back.
+A stratum with a single observation shows no spread at all: it is given the largest, s_h^2 = (high - low)^2 / 4.
 
 References: Cochran, "Sampling Techniques", 3rd edition, 1977, equations 5.6 and 5.16. Satterthwaite, "An approximate
 distribution of estimates of variance components", 1946. Agresti and Coull, "Approximate is better than 'exact' for

@@ -71,7 +71,7 @@ def test_two_phases_are_weighted_with_their_sizes():
 
 @pytest.mark.parametrize("population", POPULATIONS)
 def test_rates_are_covered(population):
-    """94 % in truth; 0.7 points are what 2,000 campaigns can be off by chance (1.3 standard errors)."""
+    """95 %, less the point that 2,000 campaigns can be off by chance (two standard errors)."""
     shares, rates, counts = POPULATIONS[population]
     rng = np.random.default_rng(0)
 
