@@ -1,10 +1,10 @@
 """Fault campaigns: what is asked, which bits the trials hit, running them in resumable chunks, and what they say."""
 
-from threats.campaigns.campaign import CampaignResult, Progress, conduct, replay, run_campaign
+from threats.campaigns.campaign import CampaignResult, Progress, conduct, difference, replay, run_campaign
 from threats.campaigns.estimates import GROUPS
 from threats.campaigns.prepared import Campaign, prepare
 from threats.campaigns.spec import ALLOCATIONS, DRAWINGS, KINDS, METRICS, CampaignSpec
-from threats.campaigns.trials import Store, Trials
+from threats.campaigns.trials import Store, Trials, take
 
 __all__ = [
     "ALLOCATIONS",
@@ -19,7 +19,9 @@ __all__ = [
     "Store",
     "Trials",
     "conduct",
+    "difference",
     "prepare",
     "replay",
     "run_campaign",
+    "take",
 ]

@@ -41,7 +41,7 @@ class CampaignResult(NamedTuple):
 
     drawing: the spec, the table of sites and the strata. trials: all of them, in order. accuracy, auc: fault-free, on
     the same images. pilot: trials of the pilot that decided the allocation. stopped: whether the half-width asked for
-    was reached before the planned number.
+    was reached before the planned number. complete: whether no trial is missing that other shards have yet to run.
     """
 
     drawing: drawings.Drawing
@@ -50,6 +50,7 @@ class CampaignResult(NamedTuple):
     auc: float
     pilot: int
     stopped: bool
+    complete: bool
 
     def overall(self, metric: str, *, exact: bool = False) -> statistics.Interval:
         """A metric of `estimates.METRICS` over all faults; of the one that decides when to stop, anytime-valid."""
@@ -127,7 +128,9 @@ def conduct(
             break
     if not course.parts:
         raise ValueError(f"shard {shard[0]} of {shard[1]} has no trials, there are {course.planned}: use fewer shards")
-    return CampaignResult(drawing, trials.join(course.parts), campaign.accuracy, campaign.auc, pilot, course.stopped)
+    found = trials.join(course.parts)
+    complete = course.stopped or found.count == course.planned
+    return CampaignResult(drawing, found, campaign.accuracy, campaign.auc, pilot, course.stopped, complete)
 
 
 @dataclasses.dataclass
@@ -199,6 +202,33 @@ def replay(campaign: prepared.Campaign, found: trials.Trials, number: int) -> tr
     same = trials.take(found, rows)
     again = campaign.run(same.number, same.stratum, given=same)
     return trials.take(again, again.number == number)
+
+
+def difference(a: CampaignResult, b: CampaignResult, metric: str) -> statistics.Interval:
+    """The mean difference a - b of a metric over trials of the same numbers, with Student's interval of pairs.
+
+    The campaigns must share their key and their spec, so that trial n of both comes from the same random numbers: two
+    models of one architecture are then hit by the same faults, two number formats at the same elements, at the same
+    place in the order of their bits. Of a stratified campaign it is the difference among the trials as they were drawn.
+
+    Args:
+      a, b: results over the same images; trials that only one has run are left out.
+      metric: one of `estimates.METRICS`.
+
+    Raises:
+      ValueError: they have no trial in common, or are of different specs or keys.
+    """
+    same_key = np.array_equal(*(jax.random.key_data(found.drawing.key) for found in (a, b)))
+    if a.drawing.spec != b.drawing.spec or not same_key:
+        raise ValueError("a difference is of two campaigns with one spec and one key: these differ")
+    _, of_a, of_b = np.intersect1d(a.trials.number, b.trials.number, return_indices=True)
+    if not len(of_a):
+        raise ValueError("the campaigns have no trial in common")
+    pairs = [
+        estimates.values(trials.take(found.trials, rows), metric, accuracy=found.accuracy)
+        for found, rows in ((a, of_a), (b, of_b))
+    ]
+    return statistics.paired_difference(*pairs, confidence=a.drawing.spec.confidence, bounds=(-1.0, 1.0))
 
 
 def _sequential(drawing: drawings.Drawing) -> bool:
