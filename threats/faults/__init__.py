@@ -9,6 +9,7 @@ Example:
 
 from threats.faults.bits import field_of, fields, flip, from_bits, mask, to_bits, width
 from threats.faults.campaign import TrialResult, fault_free_logits, make_trial_fn, run_trials, trial_outcomes
+from threats.faults.formats import FORMATS, StoredApply, apply_stored, decode, store
 from threats.faults.injection import flip_activations, flip_weights, inject
 from threats.faults.sampling import LayerwiseFaults, layerwise_faults, random_faults
 from threats.faults.search import WorstCase, worst_case
@@ -16,13 +17,17 @@ from threats.faults.sites import Site, SiteTable, activation_sites, layer_of, we
 from threats.faults.slots import Faults, no_faults, pad
 
 __all__ = [
+    "FORMATS",
     "Faults",
     "LayerwiseFaults",
     "Site",
     "SiteTable",
+    "StoredApply",
     "TrialResult",
     "WorstCase",
     "activation_sites",
+    "apply_stored",
+    "decode",
     "fault_free_logits",
     "field_of",
     "fields",
@@ -39,6 +44,7 @@ __all__ = [
     "pad",
     "random_faults",
     "run_trials",
+    "store",
     "to_bits",
     "trial_outcomes",
     "weight_sites",
