@@ -191,8 +191,9 @@ def _from_int8(value: jax.Array, scale: jax.Array) -> jax.Array:
     return value.astype(jnp.float32) * scale.reshape((1,) * (value.ndim - 1) + (-1,))
 
 
+@jax.custom_jvp
 def _from_float(value: jax.Array) -> jax.Array:
-    """float32 of the same value, by shifts and one exact product."""
+    """float32 of the same value, by shifts and one exact product; its derivative is that of a conversion."""
     size, mantissa = bits.width(value.dtype), jnp.finfo(value.dtype).nmant
     view = bits.to_bits(value).astype(jnp.uint32)
     if value.dtype == jnp.bfloat16:
@@ -205,6 +206,11 @@ def _from_float(value: jax.Array) -> jax.Array:
     decoded = jnp.where(magnitude < 2**mantissa, subnormal, normal)
     decoded = jnp.where(magnitude >= _first_special(value.dtype), _special(value.dtype, shifted), decoded)
     return bits.from_bits(decoded | ((view >> (size - 1)) << 31), jnp.float32)
+
+
+@_from_float.defjvp
+def _from_float_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return _from_float(*primals), tangents[0].astype(jnp.float32)
 
 
 def _first_special(dtype: jnp.dtype) -> int:

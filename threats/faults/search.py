@@ -95,7 +95,7 @@ def worst_case(
     smallest of theirs, up to eight times: the top exponent bits of float32 would otherwise fill every round.
 
     Weights in another number format are searched as they are held: `apply` is then the one of `formats.apply_stored`
-    itself, not a function around it, which would have no gradient at integers.
+    itself, not a function around it, which would have no gradient at integers and a coarse one at narrow floats.
 
     Args:
       apply: (variables, images) -> logits [b, c], differentiable.

@@ -163,6 +163,15 @@ def test_taps_and_options_pass_through(tiny):
     assert faults.decode({**stored, "taps": {"stem_out": entry}})["taps"]["stem_out"] is entry
 
 
+def test_gradients_pass_as_through_a_conversion(own):
+    apply, variables, images, _ = own
+    stored = faults.store(variables, "bfloat16")
+    slopes = jax.grad(lambda stored: jnp.sum(faults.apply_stored(apply)(stored, images)[:, 0]))(stored)
+    plain = jax.grad(lambda plain: jnp.sum(apply(plain, images)[:, 0]))(faults.decode(stored))
+    for ours, theirs in zip(jax.tree.leaves(slopes), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(np.asarray(ours, np.float32), theirs, rtol=1e-2, atol=1e-6)
+
+
 @pytest.mark.parametrize("number_format", faults.FORMATS)
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_a_campaign_step_exports(own, number_format, platform):
