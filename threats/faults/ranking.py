@@ -103,8 +103,9 @@ def _gradients(
     table = problem.table
     weights = injection.faulty_weights(problem.variables, table, committed)
     held = injection.replaced(problem.variables, table, weights)
-    floats = {index: weight for index, weight in weights.items() if index not in coded(problem)}
-    shifts = {index: jnp.zeros(table[index].shape, jnp.float32) for index in weights if index not in floats}
+    other = coded(problem)
+    floats = {index: weight for index, weight in weights.items() if index not in other}
+    shifts = {index: jnp.zeros(table[index].shape, jnp.float32) for index in other}
     zeros = {i: jnp.zeros((s.width, s.size), jnp.float32) for i, s in enumerate(table) if s.kind == "activation"}
     flips = injection.activation_flips(table, committed)
 
@@ -149,7 +150,7 @@ def _weight_gain(
     A weight in another format is decoded with all of its elements flipped at once; each decodes on its own.
     """
     held = injection.replaced(problem.variables, problem.table, weights)
-    inside = [index for index in members if index in coded(problem)]
+    inside = sorted(coded(problem).intersection(members))
 
     def decoded(arrays: dict[int, jax.Array]) -> jax.Array:
         if inside:

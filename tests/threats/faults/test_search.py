@@ -20,6 +20,8 @@ def _every_bit(table) -> slots.Faults:
 def _table(example, include) -> sites.SiteTable:
     if include == "stem_out":
         return sites.activation_sites(example.apply, example.variables, example.images, include=include)
+    if include == "scales":
+        return sites.weight_sites(example.variables, include="*/kernel", collections=("params", "scales"))
     return sites.weight_sites(example.variables, include=include)
 
 
@@ -30,6 +32,7 @@ def _table(example, include) -> sites.SiteTable:
         ("tiny_bfloat16", "block/*", False),
         ("tiny_bfloat16", "stem_out", True),
         ("tiny_int8", "*/kernel", True),
+        ("tiny_int8", "scales", False),
         ("tiny_float8", "*/kernel", True),
     ],
 )
