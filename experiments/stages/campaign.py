@@ -5,11 +5,11 @@ their draws: trial n hits, as far as two formats have the same sites, the same e
 """
 
 import functools
+import pathlib
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
@@ -24,12 +24,20 @@ _BY = {"kind": ("accuracy", "critical_5"), "layer": ("accuracy", "critical_5"), 
 
 
 class Prepared(NamedTuple):
-    """A campaign in one number format, ready to run, with the store that keeps its trials. right: [n] fault-free."""
+    """A campaign in one number format, ready to run.
+
+    number_format, campaign: see there. root: folder of its trials. identity: their fingerprint. right: [n] fault-free.
+    """
 
     number_format: str
     campaign: campaigns.Campaign
-    store: parts.PartFolder
+    root: pathlib.Path
+    identity: dict[str, Any]
     right: np.ndarray
+
+    def store(self) -> parts.PartFolder:
+        """Where its trials are kept."""
+        return parts.PartFolder(self.root, self.identity, self.campaign.drawing.table)
 
 
 def run(ctx: context.Context) -> list[records.Measurement] | None:
@@ -70,13 +78,10 @@ def prepare(ctx: context.Context, number_format: str) -> Prepared:
         task=ctx.task,
         strategy=ctx.run.trial_strategy,
     )
-    store = parts.PartFolder(
-        ctx.folder.fault_parts / f"campaign_{number_format}",
-        fingerprint.fingerprint(apply, variables, images, labels, campaign),
-        campaign.drawing.table,
-    )
-    logits = jax.jit(functools.partial(faults.fault_free_logits, apply))(variables, images)
-    return Prepared(number_format, campaign, store, np.asarray(outcomes.accuracy(logits, labels, ctx.task)))
+    identity = fingerprint.fingerprint(apply, variables, images, labels, campaign)
+    right = np.asarray(outcomes.accuracy(campaign.reference, labels, ctx.task))
+    root = ctx.folder.fault_parts / f"campaign_{number_format}"
+    return Prepared(number_format, campaign, root, identity, right)
 
 
 def plan(ctx: context.Context) -> Iterator[str]:
@@ -109,7 +114,9 @@ def replay(ctx: context.Context, number: int) -> Iterator[str]:
     """
     for number_format in ctx.config.fault.number_formats:
         ready = prepare(ctx, number_format)
-        kept = ready.store.load_all()
+        if not ready.root.is_dir():
+            raise ValueError(f"{ctx.folder.root} holds no campaign in {number_format}: run it first")
+        kept = ready.store().load_all()
         again = campaigns.replay(ready.campaign, kept, number)
         row = campaigns.take(kept, kept.number == number)
         yield f"{number_format}: trial {number}"
@@ -129,7 +136,7 @@ def _conduct(ctx: context.Context, ready: Prepared) -> campaigns.CampaignResult 
     total = ready.campaign.planned
     with ctx.bar(total, f"campaign, {ready.number_format}", "trials") as bar:
         watch = functools.partial(_show, bar, ctx.config.fault.campaign.metric)
-        found = campaigns.conduct(ready.campaign, store=ready.store, shard=ctx.run.shard, watch=watch)
+        found = campaigns.conduct(ready.campaign, store=ready.store(), shard=ctx.run.shard, watch=watch)
     return found if found.complete else None
 
 

@@ -21,12 +21,14 @@ _SHOTS_PER_CHUNK = 1024
 class Campaign(NamedTuple):
     """A campaign that is ready to run; from `prepare`.
 
-    drawing: draws its trials. run: numbers and strata of some trials -> `trials.Trials`. accuracy, auc: fault-free.
+    drawing: draws its trials. run: numbers and strata of some trials -> `trials.Trials`. reference: [n, c] fault-free
+    logits. accuracy, auc: of these.
     planned: trials at most. chunk: trials that run and are kept together. alone: whether each runs by itself.
     """
 
     drawing: drawings.Drawing
     run: Callable[[np.ndarray, np.ndarray], trials.Trials]
+    reference: jax.Array
     accuracy: float
     auc: float
     planned: int
@@ -63,6 +65,7 @@ def prepare(
     return Campaign(
         drawing=drawing,
         run=run,
+        reference=reference,
         accuracy=float(jnp.mean(outcomes.accuracy(reference, labels, task))),
         auc=float(outcomes.auc(reference, labels, task)),
         planned=planned,
