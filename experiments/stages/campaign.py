@@ -20,7 +20,7 @@ from mamba_jax import data
 from threats import campaigns, faults, outcomes
 
 _IMAGE_METRICS = ("accuracy", "sdc", "nonfinite")
-_BY = {"kind": ("accuracy", "critical_5"), "layer": ("accuracy", "critical_5"), "field": ("accuracy", "critical_5")}
+_GROUP_METRICS = ("accuracy", "sdc", "critical_5")
 
 
 class Prepared(NamedTuple):
@@ -160,10 +160,10 @@ def _figures(number_format: str, found: campaigns.CampaignResult) -> Iterator[re
         yield records.Measurement("campaign", number_format, 1, metric, found.overall(metric))
     if found.drawing.width > 1:
         return
-    for group, metrics in _BY.items():
-        for metric in metrics:
-            if one_shot and metric not in _IMAGE_METRICS:
-                continue
+    for group in campaigns.GROUPS:
+        if group == ("bit" if found.drawing.strata else "cell"):
+            continue  # no estimate of the one; of the other, trials that are not stratified have few or none each
+        for metric in _GROUP_METRICS if not one_shot else _IMAGE_METRICS:
             for name, interval in found.by(group, metric).items():
                 yield records.Measurement("campaign", f"{number_format}/{group}/{name}", 1, metric, interval)
 

@@ -25,7 +25,7 @@ def describe(arguments: Sequence[str]) -> dict[str, Any]:
         "command": command(arguments),
         "commit": commit(),
         "device": device(),
-        "python": platform.pythonversion(),
+        "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "environment": environment(),
         "versions": {name: version(name) for name in _PACKAGES},

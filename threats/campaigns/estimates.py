@@ -24,7 +24,7 @@ METRICS = {
     "critical_5": "trials that lose more than 5 points of accuracy",
     "critical_10": "trials that lose more than 10 points of accuracy",
 }
-GROUPS = ("kind", "layer", "field", "bit")
+GROUPS = ("kind", "layer", "field", "cell", "bit")
 
 
 def values(found: trials.Trials, metric: str, *, accuracy: float) -> np.ndarray:
@@ -107,32 +107,38 @@ def by(
     Args:
       found: trials with one hit each.
       drawing, metric, accuracy, pilot, exact: as in `overall`.
-      group: one of `GROUPS`.
+      group: one of `GROUPS`; a cell is a layer and a field, `LAYER:FIELD`.
 
     Raises:
-      ValueError: an unknown group, or trials that hit several bits.
+      ValueError: an unknown group, trials that hit several bits, or bits of a stratified campaign, which are not drawn
+        as often as there are of them.
     """
     if group not in GROUPS:
         raise ValueError(f"group must be one of {GROUPS}, got {group!r}")
     if drawing.width > 1:
         raise ValueError(f"estimates by {group} need trials with one hit, these have up to {drawing.width}")
+    if group == "bit" and drawing.strata:
+        raise ValueError("a stratified campaign has no estimate by bit: draw over bits, or take the fields")
     found = trials.take(found, slice(pilot, None))
     each, names = values(found, metric, accuracy=accuracy), labels(found, drawing.table, group)
     confidence = drawing.spec.confidence
-    if drawing.strata and group != "bit":
+    if drawing.strata:
         return _by_strata(each, found, drawing, names, confidence)
     return {name: of(each[names == name], confidence=confidence, exact=exact) for name in _ordered(names, group)}
 
 
 def labels(found: trials.Trials, table: faults.SiteTable, group: str) -> np.ndarray:
-    """[t] what each trial's first hit belongs to: its kind, layer, field or bit position."""
+    """[t] what each trial's first hit belongs to: its kind, layer, field, cell or bit position."""
     site, bit = found.faults.site[:, 0], found.faults.bit[:, 0]
     of_site: Mapping[str, Callable[[faults.Site], str]] = {"layer": lambda s: s.layer, "kind": kind}
     if group in of_site:
         return np.array([of_site[group](entry) for entry in table])[site]
     if group == "bit":
         return bit.astype(str)
-    return np.array([faults.field_of(int(b), table[int(s)].dtype) for s, b in zip(site, bit, strict=True)])
+    fields = np.array([faults.field_of(int(b), table[int(s)].dtype) for s, b in zip(site, bit, strict=True)])
+    if group == "field":
+        return fields
+    return np.char.add(np.char.add(labels(found, table, "layer"), ":"), fields)
 
 
 def kind(site: faults.Site) -> str:

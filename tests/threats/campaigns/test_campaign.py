@@ -50,6 +50,8 @@ def test_exhaustive_is_the_whole_population(small, everything):
     assert found.value == pytest.approx(each.mean())
     by_field = everything.by("field", "sdc")
     assert by_field["exponent"].value > by_field["mantissa"].value
+    cells = everything.by("cell", "sdc")
+    assert sorted(cells) == sorted(f"{layer}:{field}" for layer in everything.by("layer", "sdc") for field in by_field)
     assert [int(bit) for bit in everything.by("bit", "accuracy")] == list(range(31, -1, -1))
 
 
@@ -177,5 +179,7 @@ def test_bad_campaigns(small):
         _run(small, include=("nowhere/*",))
     with pytest.raises(ValueError, match="one hit"):
         _run(small, flips=2).by("layer", "accuracy")
+    with pytest.raises(ValueError, match="no estimate by bit"):
+        _run(small, drawing="stratified", pilot=2).by("bit", "accuracy")
     with pytest.raises(ValueError, match="group must be one of"):
         _run(small).by("block", "accuracy")
