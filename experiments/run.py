@@ -153,7 +153,7 @@ def _with_weights(ctx: context.Context, *, before_training: bool) -> context.Con
     if before_training:
         given = [name for name in stages.STAGES if (folder.finished(ctx.folder, name) or {}).get("trained") is False]
         # Training comes first, so fault trials that are there before it are of the weights as they were given.
-        if "fault" not in given and any(ctx.folder.fault_parts.glob("*.csv")):
+        if "fault" not in given and any(ctx.folder.fault_parts.glob("*")):
             given.append("fault, unfinished")
         if given:
             raise ValueError(
