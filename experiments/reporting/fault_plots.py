@@ -3,20 +3,17 @@
 The trials are rows of `faults.csv`, whose columns are `records.TRIAL_COLUMNS`.
 """
 
-import re
-
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import colors
 
+from experiments import blocks
 from experiments.reporting import style
 from experiments.storage import records
 from threats import statistics
 
 _FIELDS = ("sign", "exponent", "mantissa")
-# `stages_2/block_1/ssm/A_log` is the part `ssm/A_log` of block 2.1; `stages_2/merge/norm` belongs to no block.
-_BLOCK = re.compile(r"((?:stages?_?\d+/)?(?:blocks?|layers?)_?\d+/)?(.+)")
 
 
 def losses(faults: pd.DataFrame):
@@ -78,15 +75,15 @@ def heat_map(found: pd.DataFrame, title: str, subtitle: str):
       found: columns `layer`, `field` and `lost`; several rows of a cell are averaged.
       title, subtitle: of the figure.
     """
-    split = [_BLOCK.fullmatch(layer).groups() for layer in found["layer"]]
-    found = found.assign(block=[_short(block) for block, _ in split], part=[part for _, part in split])
+    split = [blocks.split(layer) for layer in found["layer"]]
+    found = found.assign(block=[block for block, _ in split], part=[part for _, part in split])
     fields = [field for field in dict.fromkeys((*_FIELDS, *found["field"])) if field in set(found["field"])]
-    blocks, parts = (list(dict.fromkeys(found[name])) for name in ("block", "part"))
-    figure, axes = style.panels(len(fields), width=2.2 + 0.34 * len(blocks), height=1.5 + 0.21 * len(parts))
+    columns, parts = (list(dict.fromkeys(found[name])) for name in ("block", "part"))
+    figure, axes = style.panels(len(fields), width=2.2 + 0.34 * len(columns), height=1.5 + 0.21 * len(parts))
     image = None
     for axis, field in zip(axes, fields, strict=True):
         means = found[found["field"] == field].pivot_table(index="part", columns="block", values="lost", sort=False)
-        image = _heat(axis, means.reindex(index=parts, columns=blocks), labelled=axis is axes[0])
+        image = _heat(axis, means.reindex(index=parts, columns=columns), labelled=axis is axes[0])
         axis.set_xlabel(f"{field} bit, block (stage.block)")
     style.frame_titles(figure, title, subtitle)
     figure.colorbar(image, ax=axes, label="mean accuracy lost (points)", fraction=0.05, pad=0.02)
@@ -165,8 +162,3 @@ def _heat(axis, means: pd.DataFrame, *, labelled: bool):
     axis.grid(False)
     axis.tick_params(length=0)
     return image
-
-
-def _short(block: str | None) -> str:
-    """`stages_2/block_1/` as `2.1`; what belongs to no block as a dash."""
-    return ".".join(re.findall(r"\d+", block or "")) or "-"

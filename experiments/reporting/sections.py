@@ -159,7 +159,7 @@ def _campaign(rows: pd.DataFrame, figures: Figures) -> list[str]:
         parts.append(
             f"Accuracy under fault, {row.method}, in points, by pairs of trials: {text} (n = {int(row.count):,})."
         )
-    for group in ("kind", "field", "layer"):
+    for group in ("kind", "field", "part", "layer"):
         found = campaign_plots.lost(rows, group)
         if len(set(found["name"])) > 1:
             parts += [f"Where it costs most, by {group}:", tables.campaign_groups(found, group)]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from experiments import blocks
 from experiments.stages import context, measures
 from experiments.storage import fingerprint, parts, records
 from mamba_jax import data
@@ -160,11 +161,12 @@ def _figures(number_format: str, found: campaigns.CampaignResult) -> Iterator[re
         yield records.Measurement("campaign", number_format, 1, metric, found.overall(metric))
     if found.drawing.width > 1:
         return
-    for group in campaigns.GROUPS:
+    groups = {group: group for group in campaigns.GROUPS} | {"part": lambda site: blocks.split(site.layer)[1]}
+    for group, of_site in groups.items():
         if group == ("bit" if found.drawing.strata else "cell"):
             continue  # no estimate of the one; of the other, trials that are not stratified have few or none each
         for metric in _GROUP_METRICS if not one_shot else _IMAGE_METRICS:
-            for name, interval in found.by(group, metric).items():
+            for name, interval in found.by(of_site, metric).items():
                 yield records.Measurement("campaign", f"{number_format}/{group}/{name}", 1, metric, interval)
 
 

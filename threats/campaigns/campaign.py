@@ -59,8 +59,8 @@ class CampaignResult(NamedTuple):
         options = {"accuracy": self.accuracy, "pilot": self.pilot, "exact": exact}
         return estimates.overall(self.trials, self.drawing, metric, **options)
 
-    def by(self, group: str, metric: str, *, exact: bool = False) -> dict[str, statistics.Interval]:
-        """The same by `estimates.GROUPS`: kind, layer, field or bit."""
+    def by(self, group: estimates.Group, metric: str, *, exact: bool = False) -> dict[str, statistics.Interval]:
+        """The same by `estimates.GROUPS` (kind, layer, field, cell, bit), or by what a function says of each site."""
         options = {"accuracy": self.accuracy, "pilot": self.pilot, "exact": exact}
         return estimates.by(self.trials, self.drawing, group, metric, **options)
 

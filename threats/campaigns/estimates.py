@@ -5,7 +5,7 @@ stratified trials the stratified estimate, so that a layer that was hit more oft
 exhaustive campaign has seen every fault there is: its figures have no sampling error.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -25,6 +25,7 @@ METRICS = {
     "critical_10": "trials that lose more than 10 points of accuracy",
 }
 GROUPS = ("kind", "layer", "field", "cell", "bit")
+Group = str | Callable[[faults.Site], str]
 
 
 def values(found: trials.Trials, metric: str, *, accuracy: float) -> np.ndarray:
@@ -92,7 +93,7 @@ def of(each: np.ndarray, *, confidence: float, exact: bool = False) -> statistic
 def by(
     found: trials.Trials,
     drawing: drawings.Drawing,
-    group: str,
+    group: Group,
     metric: str,
     *,
     accuracy: float,
@@ -107,13 +108,13 @@ def by(
     Args:
       found: trials with one hit each.
       drawing, metric, accuracy, pilot, exact: as in `overall`.
-      group: one of `GROUPS`; a cell is a layer and a field, `LAYER:FIELD`.
+      group: one of `GROUPS`, a cell being a layer and a field, `LAYER:FIELD`; or a function that names a site's group.
 
     Raises:
       ValueError: an unknown group, trials that hit several bits, or bits of a stratified campaign, which are not drawn
         as often as there are of them.
     """
-    if group not in GROUPS:
+    if not callable(group) and group not in GROUPS:
         raise ValueError(f"group must be one of {GROUPS}, got {group!r}")
     if drawing.width > 1:
         raise ValueError(f"estimates by {group} need trials with one hit, these have up to {drawing.width}")
@@ -127,12 +128,12 @@ def by(
     return {name: of(each[names == name], confidence=confidence, exact=exact) for name in _ordered(names, group)}
 
 
-def labels(found: trials.Trials, table: faults.SiteTable, group: str) -> np.ndarray:
-    """[t] what each trial's first hit belongs to: its kind, layer, field, cell or bit position."""
+def labels(found: trials.Trials, table: faults.SiteTable, group: Group) -> np.ndarray:
+    """[t] what each trial's first hit belongs to: its kind, layer, field, cell or bit position, or what `group` says."""
     site, bit = found.faults.site[:, 0], found.faults.bit[:, 0]
-    of_site: Mapping[str, Callable[[faults.Site], str]] = {"layer": lambda s: s.layer, "kind": kind}
-    if group in of_site:
-        return np.array([of_site[group](entry) for entry in table])[site]
+    name = {"layer": lambda entry: entry.layer, "kind": kind}.get(group, group)
+    if callable(name):
+        return np.array([name(entry) for entry in table])[site]
     if group == "bit":
         return bit.astype(str)
     fields = np.array([faults.field_of(int(b), table[int(s)].dtype) for s, b in zip(site, bit, strict=True)])
@@ -168,6 +169,6 @@ def _by_stratum(each: np.ndarray, stratum: np.ndarray, drawing: drawings.Drawing
     return {entry.name: each[stratum == index] for index, entry in enumerate(drawing.strata)}
 
 
-def _ordered(names: np.ndarray, group: str) -> Sequence[str]:
+def _ordered(names: np.ndarray, group: Group) -> Sequence[str]:
     found = dict.fromkeys(names.tolist())
     return sorted(found, key=int, reverse=True) if group == "bit" else list(found)

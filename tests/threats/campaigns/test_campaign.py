@@ -50,6 +50,7 @@ def test_exhaustive_is_the_whole_population(small, everything):
     assert found.value == pytest.approx(each.mean())
     by_field = everything.by("field", "sdc")
     assert by_field["exponent"].value > by_field["mantissa"].value
+    assert everything.by(lambda site: site.layer, "sdc") == everything.by("layer", "sdc")
     cells = everything.by("cell", "sdc")
     assert sorted(cells) == sorted(f"{layer}:{field}" for layer in everything.by("layer", "sdc") for field in by_field)
     assert [int(bit) for bit in everything.by("bit", "accuracy")] == list(range(31, -1, -1))
