@@ -63,11 +63,16 @@ def _heading(about: dict[str, Any]) -> str:
         f"Source: {data['source']}. Licence: {data['licence'] or 'not stated'}.",
         f"{model}: {data['parameters']:,} parameters.",
         {"synthetic": _DRAWN, "file": _OWN}.get(data["source"].split()[0], ""),
-        "Every number has its 95 % interval in brackets and the number of images or trials (n) that it rests on; "
-        "accuracies are in percent. "
+        f"Every number has its 95 % interval{_other_confidence(about)} in brackets and the number of images or trials "
+        "(n) that it rests on; accuracies are in percent. "
         f"Always giving the most frequent answer is right in {100 * data['majority']:.1f} %.",
     ]
     return "\n\n".join(line for line in lines if line)
+
+
+def _other_confidence(about: dict[str, Any]) -> str:
+    confidence = (about["identity"].get("fault", {}).get("campaign") or {}).get("confidence", 0.95)
+    return "" if confidence == 0.95 else f" (the fault campaign's: {100 * confidence:g} %)"
 
 
 def _made(run: folder.RunFolder, about: dict[str, Any]) -> str:

@@ -1,19 +1,26 @@
-"""The README's Python examples run as they stand."""
+"""The Python examples of the README and of the pages beside it run as they stand."""
 
 import pathlib
 import re
 
 import jax
+import pytest
 
-_README = pathlib.Path(__file__).parent.parent / "README.md"
+_ROOT = pathlib.Path(__file__).parent.parent
 
 
-def test_the_examples_run(capsys):
-    examples = re.findall(r"```python\n(.*?)```", _README.read_text(), flags=re.DOTALL)
+@pytest.mark.parametrize(
+    ("page", "prints"),
+    [
+        ("README.md", ("still right:", "changed decisions:")),
+        ("docs/campaigns.md", ("decisions that change:", "exponent Interval", "in int8 less in float32:")),
+    ],
+)
+def test_the_examples_run(capsys, page, prints):
+    examples = re.findall(r"```python\n(.*?)```", (_ROOT / page).read_text(), flags=re.DOTALL)
     assert examples
     for example in examples:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            exec(compile(example, str(_README), "exec"), {})
+            exec(compile(example, page, "exec"), {"__name__": page})
     printed = capsys.readouterr().out
-    assert "still right:" in printed
-    assert "changed decisions:" in printed
+    assert all(line in printed for line in prints)

@@ -129,7 +129,7 @@ def by(
 
 
 def labels(found: trials.Trials, table: faults.SiteTable, group: Group) -> np.ndarray:
-    """[t] what each trial's first hit belongs to: its kind, layer, field, cell or bit position, or what `group` says."""
+    """[t] what each trial's first hit belongs to, by a group of `GROUPS` or as a function names its site."""
     site, bit = found.faults.site[:, 0], found.faults.bit[:, 0]
     name = {"layer": lambda entry: entry.layer, "kind": kind}.get(group, group)
     if callable(name):
