@@ -149,8 +149,8 @@ def _campaign(rows: pd.DataFrame, figures: Figures) -> list[str]:
     parts = [
         "### Campaign",
         "Every trial is one drawing of faults; `config.json` says where, what and how. Shares of trials have Wilson's "
-        "interval, means Student's; of strata, the stratified one; where the campaign stopped when the interval was "
-        "narrow enough, that interval holds however often one looks.",
+        "interval; means one that counts on a few losses that were not seen, as faults are rare and grave; where the "
+        "campaign stopped when the interval was narrow enough, that interval holds however often one looks.",
         tables.campaign(rows),
     ]
     pairs = rows[rows["method"].str.contains(" - ", regex=False)]

@@ -205,7 +205,7 @@ def replay(campaign: prepared.Campaign, found: trials.Trials, number: int) -> tr
 
 
 def difference(a: CampaignResult, b: CampaignResult, metric: str) -> statistics.Interval:
-    """The mean difference a - b of a metric over trials of the same numbers, with Student's interval of pairs.
+    """The mean difference a - b of a metric over trials of the same numbers.
 
     The campaigns must share their key and their spec, so that trial n of both comes from the same random numbers: two
     models of one architecture are then hit by the same faults, two number formats at the same elements, at the same
@@ -228,7 +228,7 @@ def difference(a: CampaignResult, b: CampaignResult, metric: str) -> statistics.
         estimates.values(trials.take(found.trials, rows), metric, accuracy=found.accuracy)
         for found, rows in ((a, of_a), (b, of_b))
     ]
-    return statistics.paired_difference(*pairs, confidence=a.drawing.spec.confidence, bounds=(-1.0, 1.0))
+    return estimates.of(pairs[0] - pairs[1], confidence=a.drawing.spec.confidence, bounds=(-1.0, 1.0))
 
 
 def _sequential(drawing: drawings.Drawing) -> bool:

@@ -1,8 +1,10 @@
 """What the trials of a campaign say: rates and means with intervals, overall and by layer, field, bit and kind.
 
-Trials that were drawn alike give Wilson's (or Clopper and Pearson's) interval of a share and Student's of a mean;
-stratified trials the stratified estimate, so that a layer that was hit more often does not count for more. An
-exhaustive campaign has seen every fault there is: its figures have no sampling error.
+Trials that were drawn alike give Wilson's (or Clopper and Pearson's) interval of a share. Means are mostly those of a
+constant with rare, large losses, of which Student's interval holds in 87 to 95 % of the campaigns that ask for 95 %;
+they have that of `statistics.stratified_mean`, with one stratum or as many as there are. Of a stratified campaign a
+layer that was hit more often does not count for more. An exhaustive campaign has seen every fault there is: its figures
+have no sampling error.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,12 +84,14 @@ def overall(
     return statistics.two_phase_mean(*groups, drawings.shares(drawing), **options)
 
 
-def of(each: np.ndarray, *, confidence: float, exact: bool = False) -> statistics.Interval:
-    """The mean of independent values [t] in [0, 1]: an interval of a share where all are 0 or 1, else Student's."""
-    if np.all((each == 0) | (each == 1)):
+def of(
+    each: np.ndarray, *, confidence: float, bounds: tuple[float, float] = (0.0, 1.0), exact: bool = False
+) -> statistics.Interval:
+    """The mean of independent values [t] within bounds, with an interval that rare large values do not deceive."""
+    if bounds == (0.0, 1.0) and np.all((each == 0) | (each == 1)):
         share = statistics.clopper_pearson if exact else statistics.wilson
         return share(int(each.sum()), len(each), confidence=confidence)
-    return statistics.mean(each, confidence=confidence, bounds=(0.0, 1.0))
+    return statistics.stratified_mean({"": each}, {"": 1.0}, bounds=bounds, confidence=confidence)
 
 
 def by(

@@ -50,7 +50,7 @@ def test_the_worst_single_flip_is_the_one_exhaustion_finds(name, include, allow_
             *example, table, flips=1, candidates=table.bits, allow_nonfinite=allow_nonfinite, **options
         )
     )()
-    found = np.all(np.stack(everything)[:, :, 0] == np.stack(worst.faults), axis=0).argmax()
+    found = np.all(np.stack(everything)[:, :, 0] == np.stack(worst.faults[:3]), axis=0).argmax()
     np.testing.assert_allclose([accuracy[found], worst.accuracy[0]], accuracy.min(), atol=1e-6)
     np.testing.assert_array_equal(trials.after[found], worst.after)
     assert allow_nonfinite or worst.nonfinite[0] == 0.0
@@ -160,7 +160,9 @@ def test_stored_weights_are_ranked_by_the_gradient_at_the_decoded_value(name, re
         slope, now = (float(tree[site].reshape(-1)[element]) for tree in (slopes, before))
         finite = np.isfinite(values[-1])
         expected.append(slope * (np.clip(values[-1] - now, -largest, largest) if finite else np.sign(slope) * largest))
-    place = [np.all(np.stack(trials)[:, :, 0] == bit[:, None], axis=0).argmax() for bit in np.stack(chosen.faults).T]
+    place = [
+        np.all(np.stack(trials)[:, :, 0] == bit[:, None], axis=0).argmax() for bit in np.stack(chosen.faults[:3]).T
+    ]
     assert len(set(place)) == 200
     np.testing.assert_allclose(np.asarray(expected)[place], np.sort(expected)[::-1][:200], rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(chosen.value, np.asarray(values)[place])
