@@ -82,7 +82,7 @@ def worst_case(
       variables: nested dict of collections, fault-free.
       images: [n, h, w, c] float32 in [0, 1].
       labels: [n] int32, or [n, k] 0/1 where the task is multi-label.
-      table: where bits may flip, float sites only.
+      table: where bits may flip, float sites only, no hidden states.
       flips: number of flips to find.
       candidates: bits evaluated exactly per flip; `table.bits` evaluates every one.
       task: one of `outcomes.TASKS`.
@@ -168,5 +168,7 @@ def _check(table: sites.SiteTable, flips: int, candidates: int) -> None:
     if flips > table.bits:
         raise ValueError(f"flips must be at most {table.bits}, the number of bits of the table, got {flips}")
     for site in table:
+        if site.kind == "state":
+            raise ValueError(f"the table must hold weights and activations only, {site.path} holds states: exclude it")
         if not jnp.issubdtype(jnp.dtype(site.dtype), jnp.floating):
             raise ValueError(f"the table must hold floats only, {site.path} is {site.dtype}: exclude it")
