@@ -7,8 +7,8 @@ A layer passes its activation through `tap(self, "dt", x)`. With nothing asked f
 - Read: where the collection `tap_values` is mutable, the activation is sown there, before any replacement.
 
 The states of a recurrence are never an array outside of its loop, so `tap_states` works through bit masks instead: an
-entry of its name in `taps` is given zeros and returns the bits of the states to change, and the fault-free states are
-computed and sown only where the collection `state_values` is mutable.
+entry of its name in `taps` is given zeros and returns the bits of the states to change, and the states, as they are
+without these changes, are computed and sown only where the collection `state_values` is mutable.
 
 Example:
   >>> entry = jax.tree_util.Partial(lambda x: jnp.zeros_like(x))
@@ -48,7 +48,7 @@ def tap_states(module: nn.Module, name: str, shape: tuple[int, ...], read: Calla
     Args:
       module, name: as in `tap`.
       shape: of the states of one image, without the batch axis.
-      read: called for the fault-free states [b, *shape] where they are asked for.
+      read: called for the states [b, *shape], as they are without these changes, where they are asked for.
 
     Returns:
       The bits to clear in the states, and those to flip after that: `state_masks` of `scan.selective_scan`.

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from mamba_jax import scan
 
@@ -163,6 +165,21 @@ def test_gradients_pass_all_states_but_those_that_are_hit():
     wanted = jacobian(None)  # [l, d, l, d]
     wanted[3:, 1, :4, 1] = 0.0
     np.testing.assert_allclose(jacobian(masks), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["sequential", "chunked"])
+def test_masks_are_shared_by_the_devices_of_a_batch(method):
+    devices = jax.device_count()
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+    inputs = _inputs((2 * devices,), 6, seed=9)
+    masks = _masks((6, 3, 4), 3, np.random.default_rng(10), bits=range(29))
+    specs = {name: P() if name == "A" else P("data") for name in inputs}
+
+    def run(inputs, masks):
+        return scan.selective_scan(**inputs, method=method, state_masks=masks)
+
+    sharded = jax.shard_map(run, mesh=mesh, in_specs=(specs, P()), out_specs=P("data"))
+    np.testing.assert_allclose(jax.jit(sharded)(inputs, masks), run(inputs, masks), rtol=1e-5, atol=1e-5)
 
 
 def test_masks_that_do_not_fit_are_refused():
