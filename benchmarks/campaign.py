@@ -1,61 +1,63 @@
-"""Weight-fault trials per second: one bit of the weights flipped, the model evaluated on all images, next trial.
+"""Fault trials per second: one bit of the weights flipped, every image evaluated, next trial.
 
-One trial after another (`map`) against all at once (`vmap`), in the same rounds.
+    python -m benchmarks.campaign          # the nano model and MedMamba-T, 4 to 6 minutes on 2 cores
+
+Trials that evaluate only what their fault can change (`threats.faults.reuse`) against the whole model for each, in turn
+in one process per model, which also says how much memory it held at most. The suite measures the nano model alone.
 """
 
-import dataclasses
-import functools
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import jax
+import numpy as np
 
-from benchmarks import figures, floors, setting, timing
-from mamba_jax import models
-from threats import faults
+from benchmarks import children, figures, setting, timing
+from threats import statistics
+
+_NUM_CLASSES = 8
 
 
 def run(given: setting.Setting) -> Iterator[figures.Figure]:
-    """Trials per second of both strategies on the model of the zoo."""
-    model, variables = setting.subject(given.sizes)
-    count, trials = given.sizes.campaign_images, given.sizes.campaign_trials
-    images = setting.images(count, model.config.image_size, model.config.in_channels)
-    labels = setting.labels(count)
-    table = faults.weight_sites(variables)
-    drawn = faults.random_faults(jax.random.key(0), table, trials=trials, flips=1)
-    given.say("campaign: compiling")
-    reference = jax.jit(functools.partial(faults.fault_free_logits, model.apply))(variables, images)
-
-    def campaign(strategy: str, at_once: int):
-        run_trials = faults.make_trial_fn(
-            model.apply,
-            images,
-            labels,
-            table,
-            strategy=strategy,
-            trials_at_once=at_once,
-            reference=reference,
-            reuse=False,
-        )
-        return functools.partial(run_trials, variables, drawn)
-
-    compared = {"map": campaign("map", 1), "vmap": campaign("vmap", trials)}
-    seconds = given.compare(f"campaign, {trials} trials on {count} images", compared)
-    limit = 1 / _trial_floor(given, model, variables, images)
-    for name, rival in (("map", "vmap"), ("vmap", "map")):
-        yield figures.Figure(
-            name=f"campaign/weight_trials_{name}",
-            unit="trials/s",
-            interval=timing.rate(timing.median(seconds[name]), trials),
-            floor=limit,
-            other=rival,
-            other_ratio=timing.ratio(seconds[rival], seconds[name]),
-        )
+    """The nano model; its figures other than the rate end with `_n`."""
+    yield from _figures(given, "medmamba_n", given.sizes.model_n, given.sizes.campaign_trials_n, "_n")
 
 
-def _trial_floor(given: setting.Setting, model: models.Model, variables, images: jax.Array) -> float:
-    """Seconds of one forward pass over all images."""
+def run_t(given: setting.Setting) -> Iterator[figures.Figure]:
+    """MedMamba-T."""
+    yield from _figures(given, "medmamba_t", given.sizes.model, given.sizes.campaign_trials_t, "")
 
-    def apply_of(method: str):
-        return models.from_config(dataclasses.replace(model.config, scan_method=method)).apply
 
-    return floors.without_scan(apply_of, variables, images, gradient=False).work.seconds(given.rates)
+def _figures(
+    given: setting.Setting, name: str, model: Mapping[str, Any], trials: tuple[int, int], suffix: str
+) -> Iterator[figures.Figure]:
+    sizes = given.sizes
+    given.say(f"campaign, {name}: {sizes.campaign_rounds} rounds of {trials[0]} trials with reuse, {trials[1]} without")
+    options = {**model, "num_classes": _NUM_CLASSES, "image_size": sizes.side_28, "patch_size": sizes.patch_28}
+    given.say(
+        f"campaign, {name}: {trials[0]} trials with reuse and {trials[1]} without, {sizes.campaign_rounds} rounds"
+    )
+    arguments = {"options": options, "images": sizes.campaign_images, "rounds": sizes.campaign_rounds}
+    found = children.run("benchmarks.trials", {**arguments, "trials": trials[0], "whole_trials": trials[1]})
+    reuse, whole = np.asarray(found["reuse"]), np.asarray(found["whole"])
+    gain = timing.ratio(whole, reuse)
+    yield figures.Figure(
+        name=f"campaign/trials_per_s_{name}",
+        unit="trials/s",
+        interval=timing.rate(timing.median(reuse), 1),
+        other="whole model",
+        other_ratio=gain,
+    )
+    yield figures.Figure(name=f"campaign/prefix_reuse_speedup{suffix}", unit="x", interval=gain)
+    yield _once(f"campaign/compiling{suffix}", "s", found["compiling"])
+    yield _once(f"campaign/peak_memory{suffix}", "GB", found["peak"] / 1e9)
+
+
+def _once(name: str, unit: str, value: float) -> figures.Figure:
+    return figures.Figure(name=name, unit=unit, interval=statistics.Interval(value, value, value, 1))
+
+
+if __name__ == "__main__":
+    from benchmarks import suite
+
+    sys.exit(suite.main(["--only=campaign,campaign_t", *sys.argv[1:]]))

@@ -24,15 +24,15 @@ class Sizes:
       rounds: of each comparison.
       matrix_side, copied_bytes: see `machine.measure`.
       model, model_n: options of `create_model` for MedMamba-T and the nano model.
-      zoo: name of a trained model for attacks and campaigns; None for `model_n` untrained.
+      zoo: name of a trained model for attacks; None for `model_n` untrained.
       batch: images at 28 px. batch_224: at 224 px.
       side_28, side_224: pixels. patch_28, patch_224: pixels.
       batches: for the time per image.
       scan_stages: (l, d) of the scan in each stage at 28 px. scan_states: n.
       scan_lengths: tokens, for the scaling; scan_scaling_batch: b.
-      train_batch_n: images in a step of the nano model.
       attack_images, attack_steps: of PGD, a short and a long run.
-      campaign_images, campaign_trials: of the fault trials.
+      campaign_images, campaign_rounds: of the fault trials. campaign_trials_n, campaign_trials_t: in a round, with and
+        without reuse.
       starts: cold and warm starts of a fresh process.
     """
 
@@ -53,11 +53,12 @@ class Sizes:
     scan_states: int = 16
     scan_lengths: tuple[int, ...] = (49, 196, 784, 3136)
     scan_scaling_batch: int = 8
-    train_batch_n: int = 128
     attack_images: int = 64
     attack_steps: tuple[int, int] = (1, 4)
-    campaign_images: int = 64
-    campaign_trials: int = 8
+    campaign_images: int = 1000
+    campaign_rounds: int = 3
+    campaign_trials_n: tuple[int, int] = (96, 4)
+    campaign_trials_t: tuple[int, int] = (24, 2)
     starts: int = 1
 
 
@@ -77,11 +78,12 @@ SMALL = Sizes(
     scan_states=2,
     scan_lengths=(4, 8),
     scan_scaling_batch=2,
-    train_batch_n=2,
     attack_images=2,
     attack_steps=(1, 2),
     campaign_images=2,
-    campaign_trials=2,
+    campaign_rounds=2,
+    campaign_trials_n=(2, 1),
+    campaign_trials_t=(2, 1),
     starts=1,
 )
 

@@ -21,7 +21,7 @@ import jax
 
 from experiments import loading, processes, report, stages
 from experiments.settings import config, options
-from experiments.stages import context, train
+from experiments.stages import campaign, context, train
 from experiments.storage import folder, provenance, records
 from mamba_jax import data, models, training, tuning, types
 
@@ -70,6 +70,9 @@ def _run(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Se
         variables=variables,
         trained=False,
     )
+    if run.plan or run.replay is not None:
+        _ask(ctx)
+        return
     if not processes.is_main():
         with processes.together():
             pass  # until process 0 has opened the folder
@@ -87,6 +90,16 @@ def _run(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Se
             ctx = _stage(ctx, name, arguments)
         if "report" in run.stages:
             _say(f"report: {report.write(ctx.folder)}")
+
+
+def _ask(ctx: context.Context) -> None:
+    """Says what a campaign would take, or how one of its trials went; the run's folder stays as it is."""
+    if ctx.config.fault.campaign is None:
+        raise ValueError("plan and replay_trial are of a campaign: add campaign to --fault_modes")
+    ctx = _with_weights(ctx, before_training=False)
+    replay = ctx.run.replay
+    for line in campaign.plan(ctx) if replay is None else campaign.replay(ctx, replay):
+        _say(line)
 
 
 def _train_together(ctx: context.Context) -> training.FitResult:
@@ -128,6 +141,9 @@ def _stage(ctx: context.Context, name: str, arguments: Sequence[str]) -> context
         return ctx
     ctx = _with_weights(ctx, before_training=name == "train")
     note = _measure(ctx, name, arguments)
+    if note is None:
+        _say(f"{name}: this shard's trials are done; bring all shards together with python -m experiments.merge")
+        return ctx
     _say(f"{name}: finished in {note['seconds']:.0f} s")
     return ctx
 
@@ -137,7 +153,7 @@ def _with_weights(ctx: context.Context, *, before_training: bool) -> context.Con
     if before_training:
         given = [name for name in stages.STAGES if (folder.finished(ctx.folder, name) or {}).get("trained") is False]
         # Training comes first, so fault trials that are there before it are of the weights as they were given.
-        if "fault" not in given and any(ctx.folder.fault_parts.glob("*.csv")):
+        if "fault" not in given and any(ctx.folder.fault_parts.glob("*")):
             given.append("fault, unfinished")
         if given:
             raise ValueError(
@@ -157,10 +173,13 @@ def _with_weights(ctx: context.Context, *, before_training: bool) -> context.Con
     return ctx
 
 
-def _measure(ctx: context.Context, name: str, arguments: Sequence[str]) -> dict:
+def _measure(ctx: context.Context, name: str, arguments: Sequence[str]) -> dict | None:
     begun = time.monotonic()
     names = {"dataset": ctx.dataset.name, "model": ctx.model.name, "seed": ctx.config.seed}
-    rows = records.table(stages.STAGES[name](ctx), **names, stage=name)
+    found = stages.STAGES[name](ctx)
+    if found is None:
+        return None
+    rows = records.table(found, **names, stage=name)
     together = ctx.fitted.history if name == "train" and ctx.fitted is not None else []
     note = {
         "seconds": time.monotonic() - begun + sum(epoch["seconds"] for epoch in together),

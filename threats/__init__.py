@@ -4,8 +4,9 @@ Everything here is a function of such a function. A model is not needed, nor kno
 arrays, `images` are [b, h, w, c] float32 in [0, 1], and normalisation is the model's own affair.
 """
 
-from threats import adversarial, corruptions, faults, occlusion, outcomes, statistics
+from threats import adversarial, campaigns, corruptions, faults, occlusion, outcomes, statistics
 from threats.adversarial import ATTACKS, AttackResult, fgsm, pgd
+from threats.campaigns import CampaignSpec, run_campaign
 from threats.corruptions import CORRUPTIONS, corrupt
 from threats.occlusion import patch_drop
 
@@ -13,7 +14,9 @@ __all__ = [
     "ATTACKS",
     "CORRUPTIONS",
     "AttackResult",
+    "CampaignSpec",
     "adversarial",
+    "campaigns",
     "corrupt",
     "corruptions",
     "faults",
@@ -22,5 +25,6 @@ __all__ = [
     "outcomes",
     "patch_drop",
     "pgd",
+    "run_campaign",
     "statistics",
 ]

@@ -78,6 +78,41 @@ def changed(logits: jax.Array, reference: jax.Array, task: Task) -> jax.Array:
     return differs & finite(logits)
 
 
+def auc(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
+    """Area under the ROC curve, scalar float32: the unweighted mean over classes, one versus the rest; NaN without any.
+
+    In binary tasks that of the second class; classes (or labels) that occur nowhere or everywhere are passed over. Ties
+    count half. A row that is not finite ranks as wrong as can be: behind all others where the class is its own, before
+    them where it is not. From ranks (Hanley and McNeil, "The Meaning and Use of the Area under a ROC Curve", 1982).
+
+    Args:
+      logits: [n, k]; below 5,793 rows all sums of ranks are exact in float32.
+      labels: [n], or [n, k] where the task is multi-label.
+      task: one of `TASKS`.
+    """
+    check_task(task)
+    logits = logits.astype(jnp.float32)
+    if task == "multi-label":
+        scores, positive = logits, labels.astype(bool)
+    else:
+        scores = jax.nn.softmax(logits, axis=-1)
+        positive = labels[:, None] == jnp.arange(logits.shape[1], dtype=labels.dtype)[None]
+    if task == "binary":
+        scores, positive = scores[:, 1:], positive[:, 1:]
+    worst = jnp.where(positive, -jnp.inf, jnp.inf)
+    return jnp.nanmean(jax.vmap(_area, 1)(jnp.where(finite(logits)[:, None], scores, worst), positive))
+
+
+def _area(scores: jax.Array, positive: jax.Array) -> jax.Array:
+    """scores, positive: [n]."""
+    ordered = jnp.sort(scores)
+    ranks = jnp.searchsorted(ordered, scores, side="left") + jnp.searchsorted(ordered, scores, side="right")
+    ones = jnp.sum(positive).astype(jnp.float32)
+    zeros = scores.shape[0] - ones
+    total = jnp.sum(jnp.where(positive, ranks + 1, 0).astype(jnp.float32)) / 2
+    return jnp.where((ones > 0) & (zeros > 0), (total - ones * (ones + 1) / 2) / (ones * zeros), jnp.nan)
+
+
 def sums(logits: jax.Array, labels: jax.Array, reference: jax.Array, valid: jax.Array, task: Task) -> jax.Array:
     """[4] float32: accuracy, loss, silent data corruption and non-finite rows, each summed over the valid rows.
 

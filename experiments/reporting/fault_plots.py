@@ -67,19 +67,28 @@ def layers(faults: pd.DataFrame, target: str):
     trials = records.select(faults, mode="layerwise", target=target) if len(faults) else faults
     if trials.empty:
         return None
-    split = [_BLOCK.fullmatch(layer).groups() for layer in trials["layer"]]
-    trials = trials.assign(
-        block=[_short(block) for block, _ in split], part=[part for _, part in split], lost=_points_lost(trials)
-    )
-    fields = [field for field in _FIELDS if field in set(trials["field"])]
-    blocks, parts = (list(dict.fromkeys(trials[name])) for name in ("block", "part"))
+    trials = trials.assign(lost=_points_lost(trials))
+    return heat_map(trials, f"Accuracy lost to one flipped bit, layer by layer, in {target}", _subtitle(trials))
+
+
+def heat_map(found: pd.DataFrame, title: str, subtitle: str):
+    """Mean points of accuracy lost, a panel per bit field, a column per block, a row per part of a block.
+
+    Args:
+      found: columns `layer`, `field` and `lost`; several rows of a cell are averaged.
+      title, subtitle: of the figure.
+    """
+    split = [_BLOCK.fullmatch(layer).groups() for layer in found["layer"]]
+    found = found.assign(block=[_short(block) for block, _ in split], part=[part for _, part in split])
+    fields = [field for field in dict.fromkeys((*_FIELDS, *found["field"])) if field in set(found["field"])]
+    blocks, parts = (list(dict.fromkeys(found[name])) for name in ("block", "part"))
     figure, axes = style.panels(len(fields), width=2.2 + 0.34 * len(blocks), height=1.5 + 0.21 * len(parts))
     image = None
     for axis, field in zip(axes, fields, strict=True):
-        means = trials[trials["field"] == field].pivot_table(index="part", columns="block", values="lost", sort=False)
+        means = found[found["field"] == field].pivot_table(index="part", columns="block", values="lost", sort=False)
         image = _heat(axis, means.reindex(index=parts, columns=blocks), labelled=axis is axes[0])
         axis.set_xlabel(f"{field} bit, block (stage.block)")
-    style.frame_titles(figure, f"Accuracy lost to one flipped bit, layer by layer, in {target}", _subtitle(trials))
+    style.frame_titles(figure, title, subtitle)
     figure.colorbar(image, ax=axes, label="mean accuracy lost (points)", fraction=0.05, pad=0.02)
     return figure
 

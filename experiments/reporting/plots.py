@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments.reporting import fault_plots, gallery, style
+from experiments.reporting import campaign_plots, fault_plots, gallery, style
 from experiments.storage import records
 
 
@@ -121,5 +121,7 @@ FIGURES: dict[str, Callable[[Material], object]] = {
     "fault_layers_weights": lambda material: fault_plots.layers(material.faults, "weights"),
     "fault_layers_activations": lambda material: fault_plots.layers(material.faults, "activations"),
     "fault_worst": lambda material: fault_plots.worst(material.rows, material.majority),
+    "campaign_bits": lambda material: campaign_plots.bits(material.rows),
+    "campaign_layers": lambda material: campaign_plots.layers(material.rows),
     "gallery": lambda material: gallery.draw(material.gallery),
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from experiments.reporting import tables
+from experiments.reporting import campaign_plots, tables
 from experiments.storage import records
 
 # Name of a figure (`plots.FIGURES`) -> its place relative to the report.
@@ -121,7 +121,7 @@ def _fault(rows: pd.DataFrame, figures: Figures) -> str:
     rows = records.select(rows, stage="fault")
     if rows.empty:
         return ""
-    parts = ["## Flipped bits", *_random_faults(rows, figures)]
+    parts = ["## Flipped bits", *_campaign(rows, figures), *_random_faults(rows, figures)]
     for target in dict.fromkeys(rows["threat"]):
         part = records.select(rows, threat=target)
         if part["method"].str.startswith("layerwise/").any():
@@ -140,6 +140,30 @@ def _fault(rows: pd.DataFrame, figures: Figures) -> str:
             tables.grid(records.select(worst, threat=target), metric="accuracy", strengths="bits flipped"),
         ]
     return "\n\n".join([*parts, *([_figure(figures, "fault_worst")] if len(worst) else [])])
+
+
+def _campaign(rows: pd.DataFrame, figures: Figures) -> list[str]:
+    rows = records.select(rows, threat="campaign")
+    if rows.empty:
+        return []
+    parts = [
+        "### Campaign",
+        "Every trial is one drawing of faults; `config.json` says where, what and how. Shares of trials have Wilson's "
+        "interval, means Student's; of strata, the stratified one; where the campaign stopped when the interval was "
+        "narrow enough, that interval holds however often one looks.",
+        tables.campaign(rows),
+    ]
+    pairs = rows[rows["method"].str.contains(" - ", regex=False)]
+    for row in pairs[pairs["metric"] == "accuracy"].itertuples():
+        text = records.interval_text(row.value, row.low, row.high, percent=True)
+        parts.append(
+            f"Accuracy under fault, {row.method}, in points, by pairs of trials: {text} (n = {int(row.count):,})."
+        )
+    for group in ("kind", "field", "layer"):
+        found = campaign_plots.lost(rows, group)
+        if len(set(found["name"])) > 1:
+            parts += [f"Where it costs most, by {group}:", tables.campaign_groups(found, group)]
+    return [*parts, _figure(figures, "campaign_bits"), _figure(figures, "campaign_layers")]
 
 
 def _random_faults(rows: pd.DataFrame, figures: Figures) -> list[str]:

@@ -18,6 +18,9 @@ _SHARES = (
     "critical_1",
     "critical_5",
     "critical_10",
+    "clean_accuracy",
+    "sdc_trial",
+    "due_trial",
 )
 
 
@@ -95,6 +98,51 @@ def layers(rows: pd.DataFrame, target: str, count: int = 10) -> str:
         _, field, layer = row.method.split("/", 2)
         lines.append([f"`{layer}`", field, points(rows.iloc[[place]]), f"{int(row.count):,}"])
     return markdown(["layer", "bit field", "mean accuracy lost (points)", "trials"], lines)
+
+
+def campaign(rows: pd.DataFrame) -> str:
+    """A line per number format of a campaign."""
+    names = (
+        "clean_accuracy",
+        "accuracy",
+        "auc",
+        "sdc",
+        "sdc_trial",
+        "critical_1",
+        "critical_5",
+        "critical_10",
+        "due_trial",
+    )
+    lines = []
+    for method in dict.fromkeys(records.select(rows, metric="clean_accuracy")["method"]):
+        part = records.select(rows, method=method)
+        cells = [cell(records.select(part, metric=name)) for name in names]
+        lines.append([method, *cells, counts(records.select(part, metric="accuracy"))])
+    header = [
+        "weights held in",
+        "accuracy without a fault (%)",
+        "with (%)",
+        "AUC with",
+        "changed decisions (% of images)",
+    ]
+    header += ["trials with one (%)", "lose > 1 point (% of trials)", "> 5", "> 10", "non-finite outputs (% of trials)"]
+    return markdown([*header, "trials"], lines)
+
+
+def campaign_groups(rows: pd.DataFrame, group: str, count: int = 12) -> str:
+    """What of a group costs most: a line each, at most `count` for every number format.
+
+    Args:
+      rows: of a campaign, with the columns that `campaign_plots.lost` adds for this group.
+      group: kind, layer, field or bit, for the table's corner.
+      count: how many lines.
+    """
+    lines = []
+    for number_format, part in rows.groupby("format", sort=False):
+        for row in part.sort_values("lost", ascending=False, kind="stable").head(count).itertuples():
+            text = records.interval_text(row.lost / 100, row.least / 100, row.most / 100, percent=True)
+            lines.append([number_format, f"`{row.name}`", text, f"{int(row.count):,}"])
+    return markdown(["weights held in", group, "mean accuracy lost (points)", "trials"], lines)
 
 
 def points(rows: pd.DataFrame) -> str:

@@ -7,12 +7,12 @@ Everything here decides numbers in the rows. Where files lie and which stages to
 import dataclasses
 
 from mamba_jax import identity, training
-from threats import adversarial, corruptions, outcomes
+from threats import adversarial, campaigns, corruptions, faults, outcomes
 
 STAGES = ("train", "clean", "adversarial", "occlusion", "corruption", "fault", "report")
 OCCLUSION_MODES = ("random", "salient", "non_salient")
 FAULT_TARGETS = ("weights", "activations")
-FAULT_MODES = ("random", "layerwise", "worst")
+FAULT_MODES = ("random", "layerwise", "worst", "campaign")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,10 +164,12 @@ class FaultConfig:
       worst_candidates: bits that the search evaluates exactly for each flip.
       allow_nonfinite: whether the worst-case search may choose flips whose outputs are NaN or infinite.
       images: how many test images measure each fault; 0 for all.
+      campaign: what the mode "campaign" asks; None without that mode.
+      number_formats: of `faults.FORMATS`, in which the campaign holds the weights, one after the other.
     """
 
     targets: tuple[str, ...] = FAULT_TARGETS
-    modes: tuple[str, ...] = FAULT_MODES
+    modes: tuple[str, ...] = FAULT_MODES[:3]
     trials: int = 400
     flips: tuple[int, ...] = (1,)
     layer_trials: int = 20
@@ -175,8 +177,13 @@ class FaultConfig:
     worst_candidates: int = 16
     allow_nonfinite: bool = False
     images: int = 256
+    campaign: campaigns.CampaignSpec | None = identity.later(None)  # noqa: RUF009
+    number_formats: tuple[str, ...] = identity.later(("float32",))
 
     def __post_init__(self) -> None:
+        if ("campaign" in self.modes) != (self.campaign is not None):
+            raise ValueError("a campaign is described if, and only if, fault_modes names it")
+        _each_known("number_formats", self.number_formats, faults.FORMATS)
         _each_known("fault_targets", self.targets, FAULT_TARGETS)
         _each_known("fault_modes", self.modes, FAULT_MODES)
         _each_within("fault_flips", self.flips, 1, float("inf"))

@@ -7,12 +7,12 @@ from absl import flags
 
 from experiments.settings import config
 from mamba_jax import data, models, scan, training
-from threats import adversarial, corruptions, outcomes
+from threats import adversarial, campaigns, corruptions, faults, outcomes
 from threats.faults import batching
 
 _ATTACK, _OCCLUSION = config.AdversarialConfig(), config.OcclusionConfig()
 _TRAIN = training.TrainConfig()
-_CORRUPTION, _FAULT = config.CorruptionConfig(), config.FaultConfig()
+_CORRUPTION, _FAULT, _SPEC = config.CorruptionConfig(), config.FaultConfig(), campaigns.CampaignSpec(trials=2)
 
 Entry = tuple[Callable[..., Any], str, Any, str]
 
@@ -121,12 +121,35 @@ _FAULTS: tuple[Entry, ...] = (
     (flags.DEFINE_enum, "trial_strategy", "auto", "how trials are batched; auto goes by the backend"),
 )
 
+_CAMPAIGN: tuple[Entry, ...] = (
+    (flags.DEFINE_list, "fault_kinds", _SPEC.kinds, f"where: any of {', '.join(campaigns.KINDS)}"),
+    (flags.DEFINE_list, "fault_include", _SPEC.include, "path patterns of the sites, such as stages_2/*/ssm/A_log"),
+    (flags.DEFINE_list, "fault_exclude", [], "path patterns of sites to leave out"),
+    (flags.DEFINE_string, "fault_field", None, "bits of one field: sign, exponent, mantissa or magnitude [all]"),
+    (flags.DEFINE_list, "fault_bits", None, "bit positions, 0 the least significant [all]"),
+    (flags.DEFINE_string, "fault_action", _SPEC.action, f"what happens to a bit: {', '.join(faults.ACTIONS)}"),
+    (flags.DEFINE_integer, "fault_burst", _SPEC.burst, "adjacent bits that one fault hits"),
+    (flags.DEFINE_float, "bit_error_rate", None, "chance of every bit, instead of --fault_flips"),
+    (flags.DEFINE_bool, "one_shot", False, "each fault is there for the inference of one image, drawn with it"),
+    (flags.DEFINE_list, "number_formats", _FAULT.number_formats, f"of the weights: any of {', '.join(faults.FORMATS)}"),
+    (flags.DEFINE_string, "fault_drawing", _SPEC.drawing, f"one of {', '.join(campaigns.DRAWINGS)}"),
+    (flags.DEFINE_string, "allocation", _SPEC.allocation, f"of strata: {', '.join(campaigns.ALLOCATIONS)}"),
+    (flags.DEFINE_integer, "pilot", _SPEC.pilot, "trials per stratum before a neyman allocation"),
+    (flags.DEFINE_float, "half_width", None, "of the interval of --fault_metric, instead of --fault_trials"),
+    (flags.DEFINE_float, "confidence", _SPEC.confidence, "of the campaign's intervals"),
+    (flags.DEFINE_string, "fault_metric", _SPEC.metric, f"what --half_width is of: {', '.join(campaigns.METRICS)}"),
+    (flags.DEFINE_bool, "plan", False, "say how many trials the campaign has, and how long they take, and stop"),
+    (flags.DEFINE_integer, "replay_trial", None, "run this trial again, compare it with its row, and stop"),
+    (flags.DEFINE_string, "shard", None, "run a part of the campaign, such as 3/16; see experiments.merge"),
+)
+CAMPAIGN_FLAGS = tuple(name for _, name, *_ in _CAMPAIGN)
+
 
 def define() -> flags.FlagValues:
     """All flags, not yet parsed."""
     values = flags.FlagValues()
     subjects = {"run": _RUN, "data": _DATA, "model": _MODEL, "training": _TRAINING, "threats to images": _IMAGE_THREATS}
-    for subject, entries in {**subjects, "faults": _FAULTS}.items():
+    for subject, entries in {**subjects, "faults": _FAULTS, "campaigns": _CAMPAIGN}.items():
         for kind, name, default, text in entries:
             options = {"enum_values": batching.STRATEGIES} if kind is flags.DEFINE_enum else {}
             if isinstance(default, tuple):

@@ -13,6 +13,7 @@ from absl import flags
 from experiments import processes
 from experiments.settings import config, flag_table, flagfiles
 from mamba_jax import training
+from threats import campaigns
 
 USAGE = """Measures how reliable a model is: trains it, then attacks its images and flips its bits.
 
@@ -26,7 +27,8 @@ class RunOptions(NamedTuple):
     """What may change between two calls on one folder: where files lie, which stages to run, how trials are batched.
 
     `debug` says whether an error is to be shown with its place in the program, `devices` how many of this machine train
-    (None: see `processes.mesh`), `cluster` how several processes train together (None: there is one).
+    (None: see `processes.mesh`), `cluster` how several processes train together (None: there is one). Of a campaign:
+    `plan` asks for its size only, `replay` for one trial again, and `shard` (i, n) for the i-th of n parts.
     """
 
     stages: tuple[str, ...]
@@ -36,6 +38,9 @@ class RunOptions(NamedTuple):
     debug: bool
     devices: int | None
     cluster: processes.Cluster | None
+    plan: bool
+    replay: int | None
+    shard: tuple[int, int]
 
 
 class HelpRequested(Exception):
@@ -103,10 +108,54 @@ def _config(values: flags.FlagValues) -> config.ExperimentConfig:
             worst_candidates=values.worst_candidates,
             allow_nonfinite=values.allow_nonfinite,
             images=values.fault_images,
+            campaign=_campaign(values),
+            number_formats=tuple(values.number_formats),
         ),
         eval_batch_size=values.eval_batch_size,
         seed=values.seed,
     )
+
+
+def _campaign(values: flags.FlagValues) -> campaigns.CampaignSpec | None:
+    given = [name for name in flag_table.CAMPAIGN_FLAGS if not values[name].using_default_value]
+    if "campaign" not in values.fault_modes:
+        if given:
+            raise ValueError(f"{given[0]} is of a campaign: add campaign to --fault_modes")
+        return None
+    flips = _numbers(values, "fault_flips", int)
+    if len(flips) > 1:
+        raise ValueError(f"fault_flips must be one number in a campaign, got {','.join(map(str, flips))}")
+    counted = values.half_width is None and values.fault_drawing != "exhaustive"
+    if not counted and not values["fault_trials"].using_default_value:
+        raise ValueError("fault_trials cannot be given with half_width, nor with an exhaustive drawing: they say it")
+    return campaigns.CampaignSpec(
+        kinds=tuple(values.fault_kinds),
+        include=tuple(values.fault_include),
+        exclude=tuple(values.fault_exclude),
+        field=values.fault_field,
+        bits=_numbers(values, "fault_bits", int) if values.fault_bits else None,
+        action=values.fault_action,
+        flips=flips[0],
+        burst=values.fault_burst,
+        bit_error_rate=values.bit_error_rate,
+        one_shot=values.one_shot,
+        drawing=values.fault_drawing,
+        allocation=values.allocation,
+        pilot=values.pilot,
+        trials=values.fault_trials if counted else None,
+        half_width=values.half_width,
+        confidence=values.confidence,
+        metric=values.fault_metric,
+    )
+
+
+def _shard(values: flags.FlagValues) -> tuple[int, int]:
+    if values.shard is None:
+        return 1, 1
+    number, _, of = values.shard.partition("/")
+    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise ValueError(f"shard must be I/N with 1 <= I <= N, such as 3/16, got {values.shard!r}")
+    return int(number), int(of)
 
 
 def _data(values: flags.FlagValues) -> config.DataConfig:
@@ -157,6 +206,9 @@ def _run_options(values: flags.FlagValues, chosen: config.ExperimentConfig) -> R
         debug=values.debug,
         devices=values.devices,
         cluster=_cluster(values),
+        plan=values.plan,
+        replay=values.replay_trial,
+        shard=_shard(values),
     )
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from experiments.stages import context, measures, trials, worst_case
+from experiments.stages import campaign, context, measures, trials, worst_case
 from experiments.storage import records
 from mamba_jax import data
 from threats import faults, outcomes, statistics
@@ -21,8 +21,21 @@ _TRIALS_PER_FILE = 32
 _CONTROLS = 32
 
 
-def run(ctx: context.Context) -> list[records.Measurement]:
-    """Runs every campaign, or goes on where an earlier call was stopped."""
+def run(ctx: context.Context) -> list[records.Measurement] | None:
+    """Runs every campaign, or goes on where an earlier call was stopped; None where a shard leaves trials to others."""
+    rows = []
+    if "campaign" in ctx.config.fault.modes:
+        of_campaign = campaign.run(ctx)
+        if of_campaign is None:
+            return None
+        rows += of_campaign
+    if set(ctx.config.fault.modes) - {"campaign"}:
+        rows += _single_faults(ctx)
+    return rows
+
+
+def _single_faults(ctx: context.Context) -> list[records.Measurement]:
+    """Random, layer-wise and worst-case faults, a row of `faults.csv` each."""
     split = ctx.test_images(ctx.config.fault.images)
     logits = ctx.clean_logits(split)
     right = np.asarray(outcomes.accuracy(logits, split.labels, ctx.task))
@@ -31,11 +44,11 @@ def run(ctx: context.Context) -> list[records.Measurement]:
         bench = _bench(ctx, target, split, logits)
         campaigns = list(_campaigns(ctx, target, bench))
         with ctx.bar(sum(len(c.faults.site) for c in campaigns), f"faults in {target}", "trials") as bar:
-            for campaign in campaigns:
-                frames.append(_trials(ctx, campaign, bench, float(right.mean()), bar.update))
+            for some in campaigns:
+                frames.append(_trials(ctx, some, bench, float(right.mean()), bar.update))
         if "worst" in ctx.config.fault.modes:
-            campaign = worst_case.campaign(ctx, target, bench)
-            found = _trials(ctx, campaign, bench, float(right.mean()), lambda count: None)
+            flips = worst_case.campaign(ctx, target, bench)
+            found = _trials(ctx, flips, bench, float(right.mean()), lambda count: None)
             frames.append(found)
             rows += _after_flips(target, found, right)
     table = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
@@ -62,9 +75,22 @@ def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndar
         strategy=ctx.run.trial_strategy,
         reference=jnp.asarray(logits),
         trials_at_once=at_once,
+        expected_trials=_expected(ctx, table),
     )
     chunk = _TRIALS_PER_FILE * at_once  # trials that run at once share a part of the program: enough to fill groups
     return trials.Bench(images, labels, logits, table, width, functools.partial(fn, ctx.variables), chunk)
+
+
+def _expected(ctx: context.Context, table: faults.SiteTable) -> int:
+    """How many trials the campaigns of one target are together, however many of them have finished before."""
+    chosen = ctx.config.fault
+    fields = sum(len(faults.fields(site.dtype)) for site in {site.layer: site for site in table}.values())
+    of_mode = {
+        "random": 2 * len(chosen.flips) * chosen.trials,
+        "layerwise": fields * chosen.layer_trials,
+        "worst": chosen.worst_flips * (_CONTROLS + 1),
+    }
+    return sum(of_mode.get(mode, 0) for mode in chosen.modes)
 
 
 def _campaigns(ctx: context.Context, target: str, bench: trials.Bench) -> Iterator[trials.Campaign]:
@@ -87,11 +113,9 @@ def _campaigns(ctx: context.Context, target: str, bench: trials.Bench) -> Iterat
             yield trials.Campaign(target, "control", "bits", flips, faults.widen(few, bench.width))
 
 
-def _trials(
-    ctx: context.Context, campaign: trials.Campaign, bench: trials.Bench, before: float, advance
-) -> pd.DataFrame:
+def _trials(ctx: context.Context, some: trials.Campaign, bench: trials.Bench, before: float, advance) -> pd.DataFrame:
     return trials.run_in_chunks(
-        campaign,
+        some,
         bench.run,
         bench.table,
         common=trials.common(ctx, before, len(bench.images)),

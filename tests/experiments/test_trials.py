@@ -41,7 +41,7 @@ class _Model:
         accuracy = (0.8 - 0.1 * used.sum(axis=1)).astype(np.float32)
         before = np.where(used, np.asarray(slots.element) + 0.5, np.nan)
         quiet = np.zeros(len(site), np.float32)
-        return faults.TrialResult(accuracy, quiet, quiet + 0.25, quiet, before, -before)
+        return faults.TrialResult(accuracy, quiet, quiet + 0.25, quiet, quiet + 0.5, before, -before)
 
 
 def _run(folder, model, slots, flips=1, chunk=2, mode="random"):
@@ -135,7 +135,7 @@ def test_the_search_sees_validation_images_only_and_is_kept(tmp_path, monkeypatc
         slots = faults.Faults(
             jnp.zeros(flips, jnp.int32), jnp.full(flips, 10 * images.max(), jnp.int32), labels[:flips]
         )
-        return faults.WorstCase(slots, *[jnp.zeros(flips)] * 5)
+        return faults.WorstCase(slots, *[jnp.zeros(flips)] * 6)
 
     monkeypatch.setattr(worst_case.faults, "worst_case", search)
     val = data.Split(np.full((9, 1, 1, 1), 153, np.uint8), np.full(9, 7, np.int32))

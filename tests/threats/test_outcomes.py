@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
+from mamba_jax.training import metrics
 from threats import outcomes
 
 LOGITS = jnp.array([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, -2.0, -2.5]])
@@ -73,3 +74,26 @@ def test_unknown_task_lists_the_known_ones():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("task", outcomes.TASKS)
+def test_auc_is_that_of_the_evaluator(task):
+    rng = np.random.default_rng(0)
+    classes = 2 if task == "binary" else 4
+    logits = rng.normal(size=(300, classes)).astype(np.float32)
+    logits[:50] = logits[50:100]  # ties
+    labels = rng.integers(0, 2, (300, classes)) if task == "multi-label" else rng.integers(0, classes, 300)
+    ours = jax.jit(outcomes.auc, static_argnums=2)(jnp.asarray(logits), jnp.asarray(labels), task)
+    np.testing.assert_allclose(ours, metrics.auc(metrics.probabilities(logits, task), labels, task), rtol=1e-6)
+
+
+def test_auc_of_rows_that_are_not_finite_and_of_absent_classes():
+    logits = jnp.asarray([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+    labels = jnp.asarray([0, 0, 1, 1])
+    assert outcomes.auc(logits, labels, "binary") == 1.0
+    assert outcomes.auc(logits.at[3, 0].set(jnp.nan), labels, "binary") == 0.5
+    assert outcomes.auc(logits.at[0, 1].set(jnp.inf), labels, "binary") == 0.5
+    assert outcomes.auc(jnp.full_like(logits, jnp.nan), labels, "binary") == 0.0
+    assert jnp.isnan(outcomes.auc(logits, jnp.zeros_like(labels), "binary"))
+    three = jnp.concatenate([logits, jnp.zeros((4, 1))], axis=1)
+    assert outcomes.auc(three, labels, "multi-class") == 1.0

@@ -9,7 +9,9 @@ Example:
 
 from threats.faults.bits import field_of, fields, flip, from_bits, mask, to_bits, width
 from threats.faults.campaign import TrialResult, fault_free_logits, make_trial_fn, run_trials, trial_outcomes
+from threats.faults.formats import FORMATS, StoredApply, apply_stored, decode, store
 from threats.faults.injection import flip_activations, flip_weights, inject
+from threats.faults.one_shot import make_one_shot_fn
 from threats.faults.sampling import LayerwiseFaults, layerwise_faults, random_faults
 from threats.faults.search import WorstCase, worst_case
 from threats.faults.sites import Site, SiteTable, activation_sites, layer_of, state_sites, weight_sites
@@ -17,13 +19,17 @@ from threats.faults.slots import ACTIONS, Faults, no_faults, pad, widen, with_ac
 
 __all__ = [
     "ACTIONS",
+    "FORMATS",
     "Faults",
     "LayerwiseFaults",
     "Site",
     "SiteTable",
+    "StoredApply",
     "TrialResult",
     "WorstCase",
     "activation_sites",
+    "apply_stored",
+    "decode",
     "fault_free_logits",
     "field_of",
     "fields",
@@ -34,6 +40,7 @@ __all__ = [
     "inject",
     "layer_of",
     "layerwise_faults",
+    "make_one_shot_fn",
     "make_trial_fn",
     "mask",
     "no_faults",
@@ -41,6 +48,7 @@ __all__ = [
     "random_faults",
     "run_trials",
     "state_sites",
+    "store",
     "to_bits",
     "trial_outcomes",
     "weight_sites",

@@ -6,6 +6,8 @@ A trial is one draw of k flipped bits. Its outcome over n images with logits z' 
     SDC rate = mean_i [decision(z'_i) != decision(z_i) and z'_i finite]     (silent data corruption)
     non-finite rate = mean_i [some logit of z'_i is NaN or infinite]        (detected: DUE)
 
+and the AUC of all z' (`outcomes.auc`).
+
 What a trial's faults cannot change is computed once and kept (see `reuse`). Trials run in groups of `trials_at_once`
 under `jax.vmap`. On a CPU one trial at a time is fastest, on as many threads as there are cores: faulty weights under
 `vmap` turn convolutions into grouped ones. Images go through the model in batches of `images_at_once`.
@@ -32,6 +34,7 @@ class TrialResult(NamedTuple):
     loss: [t] float32, mean over the images; not finite where a row's is not.
     sdc: [t] float32, share of images whose decision differs from the fault-free one and whose logits are finite.
     nonfinite: [t] float32, share of images with a NaN or infinite logit.
+    auc: [t] float32, over the images, see `outcomes.auc`.
     before: [t, k] float32, each slot's fault-free value: the weight, or the activation or state at image 0; NaN if
       unused.
     after: [t, k] float32, the value with every flip of the trial in that element.
@@ -41,6 +44,7 @@ class TrialResult(NamedTuple):
     loss: jax.Array
     sdc: jax.Array
     nonfinite: jax.Array
+    auc: jax.Array
     before: jax.Array
     after: jax.Array
 
@@ -103,6 +107,7 @@ def make_trial_fn(
     images_at_once: int | None = None,
     reference: jax.Array | None = None,
     trials_per_call: int | None = None,
+    expected_trials: int | None = None,
     reuse: bool = True,
 ) -> Callable[[injection.Variables, slots.Faults], TrialResult]:
     """A function of (variables, faults) for a campaign in chunks: compiled programs and fault-free values are kept.
@@ -113,6 +118,8 @@ def make_trial_fn(
         loop, every trial evaluates the whole model. Both agree to rounding, where XLA fuses differently.
       trials_per_call: trials in each call; a shorter chunk is filled up with fault-free trials, whose results are cut
         off. By default a call runs what it is given, and another number of trials compiles again.
+      expected_trials: in all calls together; so many decide how many programs pay for being compiled. By default those
+        of the first call. Results agree to rounding whatever it is, and bit for bit if it is the same.
       reference: [n, c] fault-free logits (`fault_free_logits`); without it every call computes them, at the cost of
         about one trial.
       Others as in `run_trials`.
@@ -140,12 +147,13 @@ def make_trial_fn(
             task=task,
             images_at_once=images_at_once or batching.default_images(images),
             trials_at_once=trials_at_once or batching.default_trials(table, strategy),
+            trials=expected_trials,
         )
 
     def trial_fn(variables: injection.Variables, faults: slots.Faults) -> TrialResult:
         slots.check(faults, table)
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((variables, faults)))
-        if stages and not traced and stages.prepare(variables):
+        if stages and not traced and stages.prepare(variables, len(faults.site)):
             means, before, after = stages(faults)
             return TrialResult(*map(jnp.asarray, (*means.T, before, after)))
         count = faults.site.shape[0]
@@ -179,8 +187,8 @@ def trial_outcomes(
 
     def trial(fault: slots.Faults) -> TrialResult:
         faulty, before, after = injection.inject_and_read(variables, table, fault, tapped=tapped)
-        means = _mean_outcomes(apply, faulty, batches, images.shape[0], task)
-        return TrialResult(*means, before, after)
+        means, logits = _mean_outcomes(apply, faulty, batches, images.shape[0], task)
+        return TrialResult(*means, outcomes.auc(logits, labels, task), before, after)
 
     return batching.in_groups(trial, faults, trials_at_once or batching.default_trials(table, strategy))
 
@@ -219,15 +227,19 @@ def check(
 
 def _mean_outcomes(
     apply: Apply, variables: injection.Variables, batches: _Batches, count: int, task: outcomes.Task
-) -> jax.Array:
-    """[4] float32: accuracy, loss, SDC rate, non-finite rate over the valid rows."""
+) -> tuple[jax.Array, jax.Array]:
+    """[4] float32: accuracy, loss, SDC rate, non-finite rate over the valid rows; and their logits [count, c]."""
 
-    def sums(batch: _Batches) -> jax.Array:
-        return outcomes.sums(apply(variables, batch.images), batch.labels, batch.reference, batch.valid, task)
+    def sums(batch: _Batches) -> tuple[jax.Array, jax.Array]:
+        logits = apply(variables, batch.images)
+        return outcomes.sums(logits, batch.labels, batch.reference, batch.valid, task), logits
 
     if batches.valid.shape[0] == 1:
-        return sums(jax.tree.map(lambda rows: rows[0], batches)) / count
-    return jnp.sum(jax.lax.map(sums, batches), axis=0) / count
+        total, logits = sums(jax.tree.map(lambda rows: rows[0], batches))
+    else:
+        found, logits = jax.lax.map(sums, batches)
+        total, logits = jnp.sum(found, axis=0), logits.reshape(-1, logits.shape[-1])
+    return total / count, logits[:count]
 
 
 def _batched(images: jax.Array, labels: jax.Array, reference: jax.Array, size: int) -> _Batches:

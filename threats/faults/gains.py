@@ -7,8 +7,9 @@ With the gradient g of the summed loss and the value v that becomes v' when bit 
 
 after Rakin, He, Fan, "Bit-Flip Attack: Crushing Neural Network with Progressive Bit Search" (2019), eq. 7 to 9, who
 rank the bits of integers by |g|. For floats the change must be in: the top exponent bit and the lowest mantissa bit of
-one weight differ by 2^150. A v' that is NaN or infinite counts as the largest finite change in the worse direction,
-g that is not finite as 0 (a model that is broken already tells nothing about such a value).
+one weight differ by 2^150. Of a weight held in another format (`formats`) v and v' are the decoded values and g is the
+gradient by them: an integer has none of its own. A v' that is NaN or infinite counts as the largest finite change in
+the worse direction, g that is not finite as 0 (a model that is broken already tells nothing about such a value).
 """
 
 from collections.abc import Callable
@@ -35,16 +36,43 @@ def gain(
       allow_nonfinite: whether a flip may yield NaN or an infinity.
       limit: scalar float32, largest magnitude that a finite flipped value may have.
     """
-    largest = float(jnp.finfo(values.dtype if values.dtype != jnp.float64 else jnp.float32).max)
-    flipped = bits.flip(values, jnp.broadcast_to(bits.mask(bit, values.dtype), values.shape)).astype(jnp.float32)
-    gradients = gradients.astype(jnp.float32)
+    flipped = bits.flip(values, jnp.broadcast_to(bits.mask(bit, values.dtype), values.shape))
+    rules = {"allow_nonfinite": allow_nonfinite, "limit": limit}
+    return of_change(values, flipped, gradients, largest=largest_change(values.dtype), **rules)
+
+
+def of_change(
+    values: jax.Array,
+    flipped: jax.Array,
+    gradients: jax.Array,
+    *,
+    largest: float,
+    allow_nonfinite: bool,
+    limit: jax.Array,
+) -> jax.Array:
+    """[...] float32 gain of replacing every value, as in `gain`.
+
+    Args:
+      values, flipped: [...] floats, before and after.
+      gradients: [...] of the loss by the values.
+      largest: what a change counts at most.
+      allow_nonfinite, limit: as in `gain`.
+    """
+    values, flipped, gradients = (x.astype(jnp.float32) for x in (values, flipped, gradients))
     gradients = jnp.where(jnp.isfinite(gradients), gradients, 0.0)
-    change = jnp.clip(flipped - values.astype(jnp.float32), -largest, largest)
+    change = jnp.clip(flipped - values, -largest, largest)
     change = jnp.where(jnp.isfinite(flipped), change, jnp.sign(gradients) * largest)
     # A value that is not finite has no change to speak of: its gain is 0.
     change = jnp.where(jnp.isfinite(values), change, 0.0)
     allowed = jnp.where(jnp.isfinite(flipped), jnp.abs(flipped) <= limit, allow_nonfinite)
     return jnp.where(allowed, gradients * (change * _SCALE), -jnp.inf)
+
+
+def largest_change(dtype: Any) -> float:
+    """The largest finite value of a float dtype; that of float32 for integers, which decode to it, and float64."""
+    dtype = jnp.dtype(dtype)
+    narrow = jnp.issubdtype(dtype, jnp.floating) and dtype != jnp.float64
+    return float(jnp.finfo(dtype if narrow else jnp.float32).max)
 
 
 def probe(flip: Callable[[jax.Array], jax.Array], *, allow_nonfinite: bool) -> Callable[..., jax.Array]:

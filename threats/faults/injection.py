@@ -11,7 +11,7 @@ The weights of a table are laid end to end, one address space per dtype: one sca
 times faster than one per leaf, and a leaf that a trial has to copy anyway is copied once in either form.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -143,6 +143,13 @@ def replaced(variables: Variables, table: sites.SiteTable, arrays: Mapping[int, 
         leaves = [new.get(path, leaf) for path, leaf in paths.items()]
         collections[name] = jax.tree.unflatten(jax.tree.structure(variables[name]), leaves)
     return collections
+
+
+def leaves_of(variables: Variables, table: sites.SiteTable, members: Iterable[int]) -> dict[int, Any]:
+    """The leaf of the variables at each of the given sites, of whatever shape and dtype."""
+    members = list(members)
+    found = {name: sites.leaves_by_path(variables[name]) for name in {table[index].collection for index in members}}
+    return {index: found[table[index].collection][table[index].path] for index in members}
 
 
 def with_taps(variables: Variables, table: sites.SiteTable, entries: Mapping[int, Any]) -> dict[str, Any]:

@@ -5,9 +5,11 @@ and cut into a few parts. Part p holds the first sites of that order, up to its 
 it, only the equations that those sites reach are evaluated, on values of the fault-free run that are computed once for
 all trials and kept. There are as many compiled programs as parts, not as sites. Cuts are placed where they save most:
 
-    min over cuts of   sum over sites of   weight(site) * cost(equations that the site's part reaches)
+    min over cuts of   trials * sum over sites of weight(site) * seconds(equations that the site's part reaches)
+                       + sum over parts of seconds to compile those equations
 
-by dynamic programming, with half of the weight uniform over bits and half uniform over sites.
+by dynamic programming, with half of the weight uniform over bits and half uniform over sites: a few trials get few
+programs, many trials up to 16.
 """
 
 import itertools
@@ -21,6 +23,10 @@ from threats.faults import program, sites
 
 _PARTS = 16
 _KEPT_BYTES = 2**31
+# How fast `program.costs` are worked off, in bytes per second, and the seconds that XLA takes to compile an equation:
+# rough figures, measured with MedMamba on a CPU. A device that is fifty times faster compiles no faster.
+_RATE = {"cpu": 2e10, "other": 1e12}
+_COMPILE_SECONDS = 0.004
 
 
 class Part(NamedTuple):
@@ -52,7 +58,13 @@ class Plan(NamedTuple):
 
 
 def plan(
-    found: program.Program, table: sites.SiteTable, *, batches: int, parts: int = _PARTS, at_most: int = _KEPT_BYTES
+    found: program.Program,
+    table: sites.SiteTable,
+    *,
+    batches: int,
+    trials: int | None = None,
+    parts: int = _PARTS,
+    at_most: int = _KEPT_BYTES,
 ) -> Plan | None:
     """Cuts the table into at most `parts` parts; None where even one would keep too much.
 
@@ -60,6 +72,7 @@ def plan(
       found: the program of one batch of images.
       table: its sites.
       batches: how many such batches there are.
+      trials: how many are expected; None for so many that compiling does not count.
       parts: compiled programs at most, at least 1.
       at_most: bytes of fault-free values to keep; parts that would need more are joined with later ones.
     """
@@ -68,7 +81,9 @@ def plan(
     order = np.argsort(masks @ cost, kind="stable")
     unions = np.logical_or.accumulate(masks[order])
     weights = _weights(table)[order]
-    ends = cuts(weights, unions @ cost, parts)
+    seconds = unions @ cost * batches / _RATE.get(jax.default_backend(), _RATE["other"])
+    compiling = unions.sum(axis=1) * _COMPILE_SECONDS
+    ends = cuts(weights, seconds, parts, prices=compiling / trials if trials else None)
     while True:
         made = [_part(found, order[:end], unions[end - 1]) for end in ends]
         if kept_bytes(found, made, batches=batches) <= at_most:
@@ -93,15 +108,22 @@ def _weights(table: sites.SiteTable) -> np.ndarray:
     return bits / bits.sum() / 2 + 1 / len(table) / 2
 
 
-def cuts(weights: np.ndarray, costs: np.ndarray, parts: int) -> list[int]:
-    """Ends of at most `parts` consecutive groups with the least sum of weight times the cost at the group's end."""
+def cuts(weights: np.ndarray, costs: np.ndarray, parts: int, prices: np.ndarray | None = None) -> list[int]:
+    """Ends of at most `parts` consecutive groups with the least sum of weight times the cost at the group's end.
+
+    Args:
+      weights, costs: [n].
+      parts: groups at most.
+      prices: [n], what a group costs once that ends there; by default nothing.
+    """
     count = len(weights)
+    prices = np.zeros(count) if prices is None else prices
     before = np.concatenate([[0.0], np.cumsum(weights)])
     best = np.full((min(parts, count) + 1, count + 1), np.inf)
     best[0, 0] = 0.0
     came = np.zeros(best.shape, int)
     for group, end in itertools.product(range(1, len(best)), range(1, count + 1)):
-        totals = best[group - 1, :end] + (before[end] - before[:end]) * costs[end - 1]
+        totals = best[group - 1, :end] + (before[end] - before[:end]) * costs[end - 1] + prices[end - 1]
         came[group, end] = np.argmin(totals)
         best[group, end] = totals[came[group, end]]
     group, end, ends = int(np.argmin(best[:, count])), count, []

@@ -67,17 +67,17 @@ def random_faults(
         raise ValueError(f"over must be one of ('bits', 'layers'), got {over!r}")
     if trials < 1 or flips < 1:
         raise ValueError(f"trials and flips must be at least 1, got {trials} and {flips}")
-    allowed = _allowed(table, bits, field)
+    allowed = allowed_bits(table, bits, field)
     available = sum(site.size * len(positions) for site, positions in zip(table, allowed, strict=True))
     if available < flips:
         raise ValueError(f"flips must be at most {available}, the number of allowed bits, got {flips}")
     if over == "bits":
         groups = [[urns.Share(i, allowed[i], site.size * len(allowed[i])) for i, site in enumerate(table)]]
     else:
-        groups = [[urns.Share(i, allowed[i], table[i].size) for i in members] for members in _by_layer(table).values()]
+        groups = [[urns.Share(i, allowed[i], table[i].size) for i in members] for members in by_layer(table).values()]
     urn = urns.build(table, groups)
     numbers = jnp.asarray(first_trial, jnp.uint32) + jnp.arange(trials, dtype=jnp.uint32)
-    return jax.vmap(lambda number: _trial(jax.random.fold_in(key, number), urn, flips))(numbers)
+    return jax.vmap(lambda number: distinct(jax.random.fold_in(key, number), urn, flips))(numbers)
 
 
 def layerwise_faults(
@@ -106,7 +106,7 @@ def layerwise_faults(
     if trials_per_cell < 1:
         raise ValueError(f"trials_per_cell must be at least 1, got {trials_per_cell}")
     cells: dict[tuple[str, str], list[urns.Share]] = {}
-    for layer, members in _by_layer(table).items():
+    for layer, members in by_layer(table).items():
         for index in members:
             for name, positions in _parts(table[index], by).items():
                 cells.setdefault((layer, name), []).append(urns.Share(index, tuple(positions), table[index].size))
@@ -118,7 +118,7 @@ def layerwise_faults(
 
     def trial(number: jax.Array) -> slots.Faults:
         cell, step = jnp.divmod(number.astype(jnp.int32), trials_per_cell)
-        fault = _trial(jax.random.fold_in(element_key, number), urn, 1, cell)
+        fault = distinct(jax.random.fold_in(element_key, number), urn, 1, cell)
         where = part_of[cell], fault.site
         place = _walk(jax.random.fold_in(order_key, cell), step, jnp.asarray(count)[where], longest=count.max())
         return fault._replace(bit=jnp.asarray(lowest)[where] + place)
@@ -128,7 +128,7 @@ def layerwise_faults(
     return LayerwiseFaults(faults, layers, fields)
 
 
-def _trial(key: jax.Array, urn: urns.Urn, flips: int, group: jax.Array | None = None) -> slots.Faults:
+def distinct(key: jax.Array, urn: urns.Urn, flips: int, group: jax.Array | None = None) -> slots.Faults:
     """Faults [flips] of one trial, all distinct, from one group of the urn or from any.
 
     Only the first bad slot is drawn again at a time: those before it are final, so each slot sees exactly the bits that
@@ -150,8 +150,14 @@ def _trial(key: jax.Array, urn: urns.Urn, flips: int, group: jax.Array | None = 
     return jax.lax.while_loop(lambda state: jnp.any(bad(state[1])), redraw, start)[1]
 
 
-def _allowed(table: sites.SiteTable, bits: Iterable[int] | None, field: str | None) -> list[tuple[int, ...]]:
-    """The bit positions of each site that may flip."""
+def allowed_bits(
+    table: sites.SiteTable, bits: Iterable[int] | None = None, field: str | None = None
+) -> list[tuple[int, ...]]:
+    """The bit positions of each site that may be hit: those of `bits`, or of the named `field`, or all.
+
+    Raises:
+      ValueError: both are given, or the table has no such field or bit.
+    """
     if bits is not None and field is not None:
         raise ValueError(f"bits and field exclude each other, got bits={tuple(bits)} and field={field!r}")
     if field is not None:
@@ -194,7 +200,8 @@ def _parts(site: sites.Site, by: str) -> dict[str, Sequence[int]]:
     return {str(bit): (bit,) for bit in reversed(range(site.width))}
 
 
-def _by_layer(table: sites.SiteTable) -> dict[str, list[int]]:
+def by_layer(table: sites.SiteTable) -> dict[str, list[int]]:
+    """The table's indices by layer, in order of first appearance."""
     members: dict[str, list[int]] = {}
     for index, site in enumerate(table):
         members.setdefault(site.layer, []).append(index)

@@ -28,6 +28,7 @@ class Stages:
       task: one of `outcomes.TASKS`.
       images_at_once: b.
       trials_at_once: 1 runs trials one after another in each thread, more run as many under `jax.vmap`.
+      trials: how many are expected in all calls, which decides how many programs pay; None for those of the first.
     """
 
     def __init__(
@@ -41,20 +42,26 @@ class Stages:
         task: outcomes.Task,
         images_at_once: int,
         trials_at_once: int,
+        trials: int | None,
     ):
         def batches(rows):
             return list(batching.split(jnp.asarray(rows), images_at_once))
 
         self._apply, self._table, self._task, self._at_once = apply, table, task, trials_at_once
-        self._count = images.shape[0]
-        self._images, self._labels = batches(images), batches(labels)
+        self._count, self._trials = images.shape[0], trials
+        self._images, self._labels, self._all_labels = batches(images), batches(labels), jnp.asarray(labels)
+        self._auc: Any = None
         self._given = None if reference is None else batches(reference)
         self._valid = list(batching.valid(self._count, images_at_once))
         self._kind: Any = None
         self._leaves: list[Any] = []
 
-    def prepare(self, variables: Mapping[str, Any]) -> bool:
+    def prepare(self, variables: Mapping[str, Any], trials: int) -> bool:
         """Runs the model without a fault, unless these variables were the last; False if it takes the whole model.
+
+        Args:
+          variables: fault-free.
+          trials: of the call that follows.
 
         Raises:
           ValueError: the variables do not fit the table.
@@ -63,7 +70,7 @@ class Stages:
         leaves, structure = jax.tree.flatten(variables)
         kind = structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
         if kind != self._kind:
-            self._trace(variables)
+            self._trace(variables, self._trials or trials)
             self._kind = kind
         if self._plan is None:
             return False
@@ -79,25 +86,25 @@ class Stages:
             self._leaves = leaves
         return True
 
-    def _trace(self, variables: Mapping[str, Any]) -> None:
+    def _trace(self, variables: Mapping[str, Any], trials: int) -> None:
         self._found, self._plan, self._leaves = None, None, []
-        self._programs: dict[int, Callable[..., jax.Array]] = {}
+        self._programs: dict[int, Callable[..., Any]] = {}
         self._found = program.trace(self._apply, variables, self._images[0], self._table)
         if self._found is not None:
-            self._plan = reuse.plan(self._found, self._table, batches=len(self._images))
+            self._plan = reuse.plan(self._found, self._table, batches=len(self._images), trials=trials)
         if self._plan is not None:
             self._run_clean = reuse.clean(self._found, self._plan)
 
     def __call__(self, faults: slots.Faults) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Means [t, 4] of `campaign.TrialResult`, and the values [t, k] before and after; after `prepare`."""
+        """Figures [t, 5] of `campaign.TrialResult`, and the values [t, k] before and after; after `prepare`."""
         faults = jax.tree.map(np.asarray, faults)
         part = np.where(faults.site >= 0, self._plan.part_of[faults.site], 0).max(axis=1, initial=0)
         groups = list(_groups(part, self._at_once))
-        sums = np.empty((len(part), 4), np.float32)
+        found = np.empty((len(part), 5), np.float32)
 
         def run(group):
             number, rows = group
-            sums[rows] = self._sums(number, jax.tree.map(lambda leaf: leaf[rows], faults))
+            found[rows] = self._outcomes(number, jax.tree.map(lambda leaf: leaf[rows], faults))
 
         # Threads only compile and run: what a caller has set for tracing holds in his own thread.
         missing = {number: rows for number, rows in groups if number not in self._programs}
@@ -105,19 +112,27 @@ class Stages:
             number: self._lowered(number, jax.tree.map(lambda leaf, rows=rows: leaf[rows], faults))
             for number, rows in missing.items()
         }
+        if self._auc is None:
+            logits = jax.ShapeDtypeStruct((self._at_once, self._count, self._found.logits.aval.shape[1]), jnp.float32)
+            areas = jax.vmap(lambda one, labels: outcomes.auc(one, labels, self._task), (0, None))
+            self._auc = jax.jit(areas).lower(logits, self._all_labels).compile()
         with _threads() as each:
-            self._programs.update(zip(lowered, each(lambda found: found.compile(), lowered.values()), strict=True))
+            self._programs.update(zip(lowered, each(lambda some: some.compile(), lowered.values()), strict=True))
             list(each(run, groups))
-        return sums / np.float32(self._count), *self._values(faults)
+        return found, *self._values(faults)
 
-    def _sums(self, number: int, faults: slots.Faults) -> np.ndarray:
-        """[t, 4] over all images."""
-        part, total = self._plan.parts[number], 0.0
+    def _outcomes(self, number: int, faults: slots.Faults) -> np.ndarray:
+        """[t, 5] over all images."""
+        part, total, logits = self._plan.parts[number], 0.0, []
         shared = self._shared(part, faults)
         with np.errstate(over="ignore", invalid="ignore"):  # the loss of a faulty model may be anything
             for batch in range(len(self._images)):
-                total += np.asarray(self._programs[number](*self._batch(part, batch), *shared))
-        return total[: len(faults.site)]
+                sums, rows = self._programs[number](*self._batch(part, batch), *shared)
+                total += np.asarray(sums)
+                logits.append(rows)
+            areas = self._auc(np.concatenate(logits, axis=1)[:, : self._count], self._all_labels)
+            found = np.concatenate([total / np.float32(self._count), np.asarray(areas)[:, None]], axis=1)
+        return found[: len(faults.site)]
 
     def _lowered(self, number: int, faults: slots.Faults) -> jax.stages.Lowered:
         part = self._plan.parts[number]
@@ -165,8 +180,8 @@ class Stages:
 
 def _trials(
     found: program.Program, part: reuse.Part, table: sites.SiteTable, task: outcomes.Task, *, alone: bool
-) -> Callable[..., jax.Array]:
-    """(kept, labels, reference, valid, weights, faults [t, k]) -> sums over the images [t, 4]."""
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """(kept, labels, reference, valid, weights, faults [t, k]) -> sums over the images [t, 4], logits [t, b, c]."""
     own = sites.SiteTable(tuple(table[index] for index in part.members))
     by_rank = {rank: found.leaves[index] for rank, index in enumerate(part.members) if index in found.leaves}
 
@@ -177,10 +192,10 @@ def _trials(
             values.update({var: leaves[rank] for rank, var in by_rank.items()})
             flips = {part.members[rank]: flip for rank, flip in injection.activation_flips(own, fault).items()}
             logits = program.run(found, part.equations, values, flips)[found.logits]
-            return outcomes.sums(logits, labels, reference, valid, task)
+            return outcomes.sums(logits, labels, reference, valid, task), logits.astype(jnp.float32)
 
         if alone:
-            return trial(jax.tree.map(lambda slot: slot[0], faults))[None]
+            return jax.tree.map(lambda x: x[None], trial(jax.tree.map(lambda slot: slot[0], faults)))
         return jax.vmap(trial)(faults)
 
     return trials

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from threats.faults import formats
+
 
 class Example(NamedTuple):
     """A model's `apply` with its variables, images and labels."""
@@ -67,3 +69,16 @@ def tiny_bfloat16(tiny: Example) -> Example:
         return tiny.apply(wide, images, **options)
 
     return tiny._replace(apply=apply, variables=variables)
+
+
+@pytest.fixture(scope="session")
+def tiny_int8(tiny: Example) -> Example:
+    """The same model with its kernels held in int8."""
+    return tiny._replace(apply=formats.apply_stored(tiny.apply), variables=formats.store(tiny.variables, "int8"))
+
+
+@pytest.fixture(scope="session")
+def tiny_float8(tiny: Example) -> Example:
+    """The same model with its parameters held in float8_e4m3fn."""
+    variables = formats.store(tiny.variables, "float8_e4m3fn")
+    return tiny._replace(apply=formats.apply_stored(tiny.apply), variables=variables)

@@ -139,7 +139,7 @@ def test_the_vmapped_trials_lower_for_tpu_and_cuda(name, request):
     )
     exported = jax.export.export(trials, platforms=("tpu", "cuda"))(*example[1:], slots.no_faults(5, 2))
     assert exported.platforms == ("tpu", "cuda")
-    assert [aval.shape for aval in exported.out_avals] == [(5,)] * 4 + [(5, 2)] * 2
+    assert [aval.shape for aval in exported.out_avals] == [(5,)] * 5 + [(5, 2)] * 2
 
 
 def test_bad_arguments(tiny):

@@ -41,7 +41,7 @@ def test_results_are_those_of_the_whole_model(nano, options):
     many = faults.random_faults(jax.random.key(3), table, trials=8, flips=3, over="layers")
     for drawn in (one, many):
         whole = faults.make_trial_fn(apply, *data, table, reuse=False, **options)(variables, drawn)
-        parts = faults.make_trial_fn(apply, *data, table, **options)(variables, drawn)
+        parts = faults.make_trial_fn(apply, *data, table, expected_trials=20_000, **options)(variables, drawn)
         for name in ("accuracy", "sdc", "nonfinite"):
             np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-6, err_msg=name)
         for name in ("before", "after"):
@@ -112,6 +112,20 @@ def test_cuts_are_the_best_there_are():
 
         possible = [(*inner, 7) for size in range(3) for inner in itertools.combinations(range(1, 7), size)]
         assert total(reuse.cuts(weights, costs, 3)) == pytest.approx(min(total(ends) for ends in possible))
+        prices = rng.random(7) / 5
+
+        def paid(ends, total=total, prices=prices):
+            return total(ends) + sum(prices[end - 1] for end in ends)
+
+        assert paid(reuse.cuts(weights, costs, 3, prices)) == pytest.approx(min(paid(ends) for ends in possible))
+
+
+def test_few_trials_get_few_programs(tiny):
+    table = _table(tiny)
+    found = program.trace(tiny.apply, tiny.variables, tiny.images, table)
+    few, many = (len(reuse.plan(found, table, batches=1, trials=trials).parts) for trials in (1, 10**9))
+    assert few == 1
+    assert many == len(reuse.plan(found, table, batches=1).parts) > 3
 
 
 def test_other_variables_are_not_answered_from_kept_values(tiny):

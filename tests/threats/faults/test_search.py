@@ -1,12 +1,14 @@
 """The search against exhaustion, and the gains it ranks by against finite changes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from threats import outcomes
-from threats.faults import bits, campaign, gains, injection, search, sites, slots
+from threats.faults import bits, campaign, formats, gains, injection, ranking, sampling, search, sites, slots
 
 
 def _every_bit(table) -> slots.Faults:
@@ -18,12 +20,21 @@ def _every_bit(table) -> slots.Faults:
 def _table(example, include) -> sites.SiteTable:
     if include == "stem_out":
         return sites.activation_sites(example.apply, example.variables, example.images, include=include)
+    if include == "scales":
+        return sites.weight_sites(example.variables, include="*/kernel", collections=("params", "scales"))
     return sites.weight_sites(example.variables, include=include)
 
 
 @pytest.mark.parametrize(
     ("name", "include", "allow_nonfinite"),
-    [("tiny", "*/bias", True), ("tiny_bfloat16", "block/*", False), ("tiny_bfloat16", "stem_out", True)],
+    [
+        ("tiny", "*/bias", True),
+        ("tiny_bfloat16", "block/*", False),
+        ("tiny_bfloat16", "stem_out", True),
+        ("tiny_int8", "*/kernel", True),
+        ("tiny_int8", "scales", False),
+        ("tiny_float8", "*/kernel", True),
+    ],
 )
 def test_the_worst_single_flip_is_the_one_exhaustion_finds(name, include, allow_nonfinite, request):
     example = request.getfixturevalue(name)
@@ -124,15 +135,79 @@ def test_gain_is_the_gradient_times_the_change(dtype):
         np.testing.assert_array_equal(np.isneginf(strict), ~allowed)
 
 
+@pytest.mark.parametrize("name", ["tiny_int8", "tiny_float8"])
+def test_stored_weights_are_ranked_by_the_gradient_at_the_decoded_value(name, request):
+    example = request.getfixturevalue(name)
+    apply, stored, images, labels = example
+    table = sites.weight_sites(stored, include=("*/kernel", "block/decay"))
+    problem = ranking.Problem(apply.apply, apply.decode, stored, images, labels, table, "multi-class", 4)
+    rules = {"allow_nonfinite": True, "limit": jnp.float32(jnp.inf)}
+    chosen = jax.jit(lambda: ranking.best_bits(problem, slots.no_faults(1), count=200, **rules))()
+
+    def loss(plain):
+        return jnp.sum(outcomes.loss(apply.apply(plain, images), labels, "multi-class"))
+
+    plain = apply.decode(stored)
+    slopes = injection.leaves_of(jax.jit(jax.grad(loss))(plain), table, range(len(table)))
+    before = injection.leaves_of(plain, table, range(len(table)))
+    trials = _every_bit(table)
+    faulty = jax.jit(jax.vmap(lambda fault: apply.decode(injection.inject(stored, table, fault))))(trials)
+    after = {i: np.asarray(leaf) for i, leaf in injection.leaves_of(faulty, table, range(len(table))).items()}
+    expected, values = [], []
+    for trial, (site, element, _) in enumerate(np.stack(trials)[:, :, 0].T):
+        values.append(after[site][trial].reshape(-1)[element])
+        largest = gains.largest_change(table[site].dtype)
+        slope, now = (float(tree[site].reshape(-1)[element]) for tree in (slopes, before))
+        finite = np.isfinite(values[-1])
+        expected.append(slope * (np.clip(values[-1] - now, -largest, largest) if finite else np.sign(slope) * largest))
+    place = [np.all(np.stack(trials)[:, :, 0] == bit[:, None], axis=0).argmax() for bit in np.stack(chosen.faults).T]
+    assert len(set(place)) == 200
+    np.testing.assert_allclose(np.asarray(expected)[place], np.sort(expected)[::-1][:200], rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(chosen.value, np.asarray(values)[place])
+
+
+def test_restarts_begin_with_other_flips_and_the_worst_end_wins(tiny_int8):
+    table = sites.weight_sites(tiny_int8.variables, include="*/kernel")
+    find = functools.partial(search.worst_case, *tiny_int8, table, flips=3, candidates=8)
+    one, several = (jax.jit(functools.partial(find, restarts=restarts))() for restarts in (1, 4))
+    ends = [(float(w.accuracy[-1]), -float(w.loss[-1])) for w in (several, one)]
+    assert ends == sorted(ends)
+    trial = jax.tree.map(lambda slot: slot[None], several.faults)
+    again = campaign.run_trials(*tiny_int8, table, trial)
+    np.testing.assert_allclose([again.accuracy[0], again.loss[0]], [several.accuracy[-1], several.loss[-1]], rtol=1e-4)
+    drawn = sampling.random_faults(jax.random.key(0), table, trials=30, flips=3)
+    assert several.accuracy[-1] <= campaign.run_trials(*tiny_int8, table, drawn).accuracy.min()
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_int8"])
+def test_no_flip_makes_a_value_larger_than_allowed(name, request):
+    example = request.getfixturevalue(name)
+    table = sites.weight_sites(example.variables, include="block/*/kernel")
+    find = functools.partial(search.worst_case, *example, table, flips=4, candidates=8)
+    free, bounded = (jax.jit(functools.partial(find, largest_magnitude=limit))() for limit in (None, 0.5))
+
+    def largest(worst):
+        faulty = injection.inject(example.variables, table, worst.faults)
+        faulty = formats.decode(faulty) if name == "tiny_int8" else faulty
+        hit = injection.leaves_of(faulty, table, range(len(table)))
+        flat = jnp.stack([hit[int(s)].reshape(-1)[e] for s, e in zip(*worst.faults[:2], strict=True)])
+        return float(jnp.max(jnp.abs(flat)))
+
+    assert (bounded.faults.site >= 0).all()
+    assert largest(bounded) <= 0.5 < largest(free)
+
+
 def test_bad_arguments(tiny):
     table = sites.weight_sites(tiny.variables, include="head/bias")
     for options, message in (
         ({"flips": 0}, "flips and candidates must be at least 1, got 0 and 16"),
         ({"flips": 97}, "flips must be at most 96, the number of bits of the table, got 97"),
+        ({"flips": 1, "restarts": 17}, r"restarts must be in 1..16, the number of candidates, got 17"),
+        ({"flips": 1, "largest_magnitude": 0.0}, "largest_magnitude must be positive, or None for no limit, got 0.0"),
         ({"flips": 1, "strategy": "all"}, "strategy must be one of"),
     ):
         with pytest.raises(ValueError, match=message):
             search.worst_case(*tiny, table, **options)
     integers = {"params": {"w": jnp.ones((2,), jnp.int8)}}
-    with pytest.raises(ValueError, match="the table must hold floats only, w is int8"):
+    with pytest.raises(ValueError, match=r"the table must hold floats, or integers that apply decodes .* w is int8"):
         search.worst_case(*tiny._replace(variables=integers), sites.weight_sites(integers), flips=1)

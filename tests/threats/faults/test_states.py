@@ -77,7 +77,7 @@ def test_outputs_change_by_what_the_state_changed(nano, table, action):
     slots = faults.Faults(*(jnp.asarray([x, x], jnp.int32) for x in (0, element, 30)))
     slots = slots._replace(bit=jnp.asarray([23, 21]), site=jnp.asarray([0, 0]))
     slots = faults.with_action(slots, action)
-    tapped = sites.table_values(apply, variables, images[:1], table)
+    tapped = _states(nano, table)
     read = jax.jit(injection.inject_and_read, static_argnums=1)
     faulty, before, after = read(variables, table, slots, tapped=tapped)
     h = np.asarray(tapped[table[0].path])[(0, *where)]
@@ -146,3 +146,18 @@ def test_draws_over_states_are_as_over_other_sites(nano, table):
 def test_the_search_for_the_worst_case_refuses_states(nano, table):
     with pytest.raises(ValueError, match="weights and activations only, stages_0/block_0/ssm/state holds states"):
         faults.worst_case(*nano, table, flips=1)
+
+
+def test_faults_of_one_inference_hit_the_state_of_their_own_image(nano, table):
+    apply, variables, images, labels = nano
+    table = sites.SiteTable(table[2:])
+    drawn = faults.random_faults(jax.random.key(5), table, trials=6, flips=1, field="exponent")
+    numbers = np.array([0, 4, 2, 2, 1, 3])
+    reference = faults.fault_free_logits(apply, variables, images)
+    found = faults.make_one_shot_fn(apply, images, labels, table, reference)(variables, drawn, numbers)
+    states = jax.jit(lambda v, x: sites.table_values(apply, v, x, table))(variables, images)
+    for trial, image in enumerate(numbers):
+        site, element = int(drawn.site[trial, 0]), int(drawn.element[trial, 0])
+        own = np.asarray(states[table[site].path][image]).reshape(-1)[element]
+        np.testing.assert_allclose(found.before[trial, 0], own, rtol=1e-4, atol=1e-9)
+    assert (np.asarray(found.before) != np.asarray(found.after)).all()

@@ -1,0 +1,183 @@
+"""A fault campaign on the run's model: held in one number format after another, resumable, and summed up in rows.
+
+Its trials lie in the folder `fault_parts/campaign_FORMAT`, see `storage.parts`. Formats share the random numbers of
+their draws: trial n hits, as far as two formats have the same sites, the same element and the same place in its bits.
+"""
+
+import functools
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from experiments.stages import context, measures
+from experiments.storage import fingerprint, parts, records
+from mamba_jax import data
+from threats import campaigns, faults, outcomes
+
+_IMAGE_METRICS = ("accuracy", "sdc", "nonfinite")
+_GROUP_METRICS = ("accuracy", "sdc", "critical_5")
+
+
+class Prepared(NamedTuple):
+    """A campaign in one number format, ready to run.
+
+    number_format, campaign: see there. root: folder of its trials. identity: their fingerprint. right: [n] fault-free.
+    """
+
+    number_format: str
+    campaign: campaigns.Campaign
+    root: pathlib.Path
+    identity: dict[str, Any]
+    right: np.ndarray
+
+    def store(self) -> parts.PartFolder:
+        """Where its trials are kept."""
+        return parts.PartFolder(self.root, self.identity, self.campaign.drawing.table)
+
+
+def run(ctx: context.Context) -> list[records.Measurement] | None:
+    """Runs the campaign in every format; None where a shard leaves trials to others.
+
+    Raises:
+      ValueError: the folder's trials are of another campaign, or a part of them cannot be read.
+    """
+    results: dict[str, campaigns.CampaignResult] = {}
+    rows: list[records.Measurement] = []
+    for number_format in ctx.config.fault.number_formats:
+        ready = prepare(ctx, number_format)
+        found = _conduct(ctx, ready)
+        if found is None:
+            continue
+        results[number_format] = found
+        rows += _clean(ready)
+        rows += _figures(number_format, found)
+    if len(results) < len(ctx.config.fault.number_formats):
+        return None
+    return [*rows, *_differences(results)]
+
+
+def prepare(ctx: context.Context, number_format: str) -> Prepared:
+    """The campaign in one format; nothing runs but the model without a fault."""
+    spec, split = ctx.config.fault.campaign, ctx.test_images(ctx.config.fault.images)
+    images, labels = data.to_float(split.images), jnp.asarray(split.labels)
+    apply, variables = ctx.model.apply, ctx.variables
+    if number_format != "float32":
+        apply, variables = faults.apply_stored(apply), faults.store(variables, number_format)
+    campaign = campaigns.prepare(
+        apply,
+        variables,
+        images,
+        labels,
+        spec,
+        key=ctx.key("fault", "campaign"),
+        task=ctx.task,
+        strategy=ctx.run.trial_strategy,
+    )
+    identity = fingerprint.fingerprint(apply, variables, images, labels, campaign)
+    right = np.asarray(outcomes.accuracy(campaign.reference, labels, ctx.task))
+    root = ctx.folder.fault_parts / f"campaign_{number_format}"
+    return Prepared(number_format, campaign, root, identity, right)
+
+
+def plan(ctx: context.Context) -> Iterator[str]:
+    """Lines that say how many trials there are and how long they take, by running two chunks of the first format."""
+    for number_format in ctx.config.fault.number_formats:
+        campaign = prepare(ctx, number_format).campaign
+        drawing, chunk = campaign.drawing, campaign.chunk
+        yield (
+            f"{number_format}: {drawing.population:,} possible faults at {len(drawing.table)} sites, "
+            f"{campaign.planned:,} trials{' at most' if drawing.spec.half_width is not None else ''}"
+        )
+        seconds = []
+        for _ in range(2):
+            begun = time.monotonic()
+            campaign.run(np.arange(chunk), np.arange(chunk) % max(1, len(drawing.strata)))
+            seconds.append(time.monotonic() - begun)
+        more = max(0, campaign.planned - chunk)
+        total = seconds[0] + more / chunk * seconds[1]
+        yield (
+            f"{number_format}: {chunk / seconds[1]:.3g} trials/s once compiled (one chunk of {chunk}), "
+            f"about {_duration(total)} in all"
+        )
+
+
+def replay(ctx: context.Context, number: int) -> Iterator[str]:
+    """Lines that show one trial and whether it runs as its row says, in every format.
+
+    Raises:
+      ValueError: the trial has not run.
+    """
+    for number_format in ctx.config.fault.number_formats:
+        ready = prepare(ctx, number_format)
+        if not ready.root.is_dir():
+            raise ValueError(f"{ctx.folder.root} holds no campaign in {number_format}: run it first")
+        kept = ready.store().load_all()
+        again = campaigns.replay(ready.campaign, kept, number)
+        row = campaigns.take(kept, kept.number == number)
+        yield f"{number_format}: trial {number}"
+        table = ready.campaign.drawing.table
+        for site, element, bit, action in zip(*(x[0] for x in row.faults), strict=True):
+            if site >= 0:
+                field = faults.field_of(int(bit), table[int(site)].dtype)
+                yield f"  {faults.ACTIONS[action]} bit {bit} ({field}) of element {element} of {table[int(site)].path}"
+        for name in ("before", "after", "accuracy", "loss", "sdc", "nonfinite", "auc"):
+            was, now = (getattr(trial.result, name)[0] for trial in (row, again))
+            same = "bit for bit" if was.tobytes() == now.tobytes() else f"DIFFERS: now {now}"
+            yield f"  {name}: {was}, {same}"
+
+
+def _conduct(ctx: context.Context, ready: Prepared) -> campaigns.CampaignResult | None:
+    """The whole campaign, or None where trials are missing that are not this shard's."""
+    total = ready.campaign.planned
+    with ctx.bar(total, f"campaign, {ready.number_format}", "trials") as bar:
+        watch = functools.partial(_show, bar, ctx.config.fault.campaign.metric)
+        found = campaigns.conduct(ready.campaign, store=ready.store(), shard=ctx.run.shard, watch=watch)
+    return found if found.complete else None
+
+
+def _show(bar: tqdm.tqdm, metric: str, progress: campaigns.Progress) -> None:
+    bar.total = progress.planned
+    if not progress.fresh:
+        bar.initial += progress.done - bar.n  # what was read counts as done, not in the rate
+    estimate = records.interval_text(*progress.estimate[:3])
+    bar.set_postfix_str(f"{metric} {estimate}", refresh=False)
+    bar.update(progress.done - bar.n)
+
+
+def _clean(ready: Prepared) -> Iterator[records.Measurement]:
+    accuracy = measures.of_images(ready.right)
+    yield records.Measurement("campaign", ready.number_format, 0, "clean_accuracy", accuracy)
+
+
+def _figures(number_format: str, found: campaigns.CampaignResult) -> Iterator[records.Measurement]:
+    one_shot = found.drawing.spec.one_shot
+    for metric in _IMAGE_METRICS if one_shot else campaigns.METRICS:
+        yield records.Measurement("campaign", number_format, 1, metric, found.overall(metric))
+    if found.drawing.width > 1:
+        return
+    for group in campaigns.GROUPS:
+        if group == ("bit" if found.drawing.strata else "cell"):
+            continue  # no estimate of the one; of the other, trials that are not stratified have few or none each
+        for metric in _GROUP_METRICS if not one_shot else _IMAGE_METRICS:
+            for name, interval in found.by(group, metric).items():
+                yield records.Measurement("campaign", f"{number_format}/{group}/{name}", 1, metric, interval)
+
+
+def _differences(results: dict[str, campaigns.CampaignResult]) -> Iterator[records.Measurement]:
+    """Of each further format against the first, over the trials that both have run."""
+    first, *others = results
+    for other in others:
+        for metric in ("accuracy", "sdc"):
+            interval = campaigns.difference(results[other], results[first], metric)
+            yield records.Measurement("campaign", f"{other} - {first}", 1, metric, interval)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,131 @@
+"""A campaign made ready: its sites, what draws its trials, the fault-free figures, and what runs some of them."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from threats import faults, outcomes
+from threats.campaigns import drawing as drawings
+from threats.campaigns import spec as specs
+from threats.campaigns import trials
+from threats.faults import batching
+
+_CALLS_PER_CHUNK = 32
+_SHOTS_PER_CHUNK = 1024
+
+
+class Campaign(NamedTuple):
+    """A campaign that is ready to run; from `prepare`.
+
+    drawing: draws its trials. run: numbers and strata of some trials -> `trials.Trials`. reference: [n, c] fault-free
+    logits. accuracy, auc: of these.
+    planned: trials at most. chunk: trials that run and are kept together. alone: whether each runs by itself.
+    """
+
+    drawing: drawings.Drawing
+    run: Callable[[np.ndarray, np.ndarray], trials.Trials]
+    reference: jax.Array
+    accuracy: float
+    auc: float
+    planned: int
+    chunk: int
+    alone: bool
+
+
+def prepare(
+    apply: Callable[..., Any],
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    spec: specs.CampaignSpec,
+    *,
+    key: jax.Array,
+    task: outcomes.Task = "multi-class",
+    **options: Any,
+) -> Campaign:
+    """Everything that running a campaign needs, without running a trial; arguments as in `run_campaign`."""
+    table = sites_of(apply, variables, images, spec)
+    drawing = drawings.prepare(spec, table, key=key)
+    planned = spec.planned(drawing.population)
+    size = options.get("images_at_once")
+    reference = jax.jit(lambda v, x: faults.fault_free_logits(apply, v, x, images_at_once=size))(variables, images)
+    at_once = options.get("trials_at_once") or batching.default_trials(table, options.get("strategy", "auto"))
+    if spec.one_shot:
+        strategy = options.get("strategy", "auto")
+        shots = faults.make_one_shot_fn(apply, images, labels, table, reference, task=task, strategy=strategy)
+        run = functools.partial(_run_shots, functools.partial(shots, variables), drawing, images.shape[0])
+    else:
+        options = {"expected_trials": planned, **options}
+        whole = faults.make_trial_fn(apply, images, labels, table, task=task, reference=reference, **options)
+        run = functools.partial(_run_trials, functools.partial(whole, variables), drawing)
+    return Campaign(
+        drawing=drawing,
+        run=run,
+        reference=reference,
+        accuracy=float(jnp.mean(outcomes.accuracy(reference, labels, task))),
+        auc=float(outcomes.auc(reference, labels, task)),
+        planned=planned,
+        chunk=_SHOTS_PER_CHUNK if spec.one_shot else _CALLS_PER_CHUNK * at_once,
+        alone=at_once == 1 and not spec.one_shot,
+    )
+
+
+def sites_of(
+    apply: Callable[..., Any], variables: Mapping[str, Any], images: jax.Array, spec: specs.CampaignSpec
+) -> faults.SiteTable:
+    """The table of the sites that the spec names, weights first.
+
+    Raises:
+      ValueError: none of them matches, or a kind does not exist in this model.
+    """
+    patterns = {"include": spec.include, "exclude": spec.exclude or None}
+    collections = {"weights": "params", "statistics": "batch_stats"}
+    found, refusals = [], []
+    for kind in (kind for kind in specs.KINDS if kind in spec.kinds):
+        try:
+            if kind in collections:
+                found.append(faults.weight_sites(variables, collections=(collections[kind],), **patterns))
+            else:
+                of_kind = faults.activation_sites if kind == "activations" else faults.state_sites
+                found.append(of_kind(apply, variables, images[:1], **patterns))
+        except ValueError as error:
+            refusals.append(f"{kind}: {error}")
+    if len(refusals) == len(spec.kinds) or (refusals and spec.include == ("*",)):
+        raise ValueError("; ".join(refusals))
+    return functools.reduce(lambda a, b: a + b, found)
+
+
+def _run_trials(
+    run: Callable[[faults.Faults], faults.TrialResult],
+    drawing: drawings.Drawing,
+    numbers: np.ndarray,
+    strata: np.ndarray,
+    given: trials.Trials | None = None,
+) -> trials.Trials:
+    drawn = given.faults if given else drawings.faults(drawing, numbers, strata if drawing.strata else None)
+    stratum = strata if drawing.strata else np.full(len(numbers), -1)
+    return trials.make(numbers, stratum, np.full(len(numbers), -1), drawn, run(_plainest(drawn)))
+
+
+def _run_shots(
+    run: Callable[[faults.Faults, np.ndarray], faults.TrialResult],
+    drawing: drawings.Drawing,
+    images: int,
+    numbers: np.ndarray,
+    strata: np.ndarray,
+    given: trials.Trials | None = None,
+) -> trials.Trials:
+    drawn = given.faults if given else drawings.faults(drawing, numbers, strata if drawing.strata else None)
+    hit = given.image if given else drawings.image_numbers(drawing, numbers, images)
+    stratum = strata if drawing.strata else np.full(len(numbers), -1)
+    return trials.make(numbers, stratum, hit, drawn, run(_plainest(drawn), hit))
+
+
+def _plainest(drawn: faults.Faults) -> faults.Faults:
+    """Without actions where all bits flip: the same programs run then."""
+    flips = drawn.action is not None and not np.any(drawn.action)
+    return drawn._replace(action=None) if flips else drawn

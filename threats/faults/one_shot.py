@@ -1,0 +1,76 @@
+"""Faults that are there for one inference: each trial hits one image, all of them in one compiled call.
+
+A trial is a fault and an image. Faults in activations alone leave the weights as they are, so that a group of trials is
+one forward pass in which every image has a fault of its own.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from threats import outcomes
+from threats.faults import batching, campaign, injection, sites, slots
+
+_SHOTS_AT_ONCE = 128
+
+
+def make_one_shot_fn(
+    apply: Callable[..., Any],
+    images: jax.Array,
+    labels: jax.Array,
+    table: sites.SiteTable,
+    reference: jax.Array,
+    *,
+    task: outcomes.Task = "multi-class",
+    strategy: batching.Strategy = "auto",
+) -> Callable[[injection.Variables, slots.Faults, np.ndarray], campaign.TrialResult]:
+    """A function of (variables, faults [t, k], image numbers [t]) that evaluates trial i on its image alone.
+
+    Args:
+      apply: (variables, images) -> logits [b, c].
+      images: [n, h, w, c].
+      labels: [n] or [n, k].
+      table: the sites that faults point into.
+      reference: [n, c] fault-free logits.
+      task: one of `outcomes.TASKS`.
+      strategy: as in `campaign.run_trials`, for faults in weights and states.
+
+    Returns:
+      fn -> `TrialResult`: accuracy, SDC and non-finite rate are 0 or 1 (in multi-label, accuracy is the share of right
+      labels), AUC is NaN, values before and after are those at the trial's own image.
+    """
+    campaign.check(images, labels, reference, task, strategy, None, None)
+    activations = all(site.kind == "activation" for site in table)
+    size = _SHOTS_AT_ONCE if activations else batching.default_trials(table, strategy)
+    data = tuple(jnp.asarray(rows) for rows in (images, labels, reference))
+
+    def shot(variables, argument):
+        fault, image, label, clean = argument
+        values = sites.table_values(apply, variables, image[None], table)
+        faulty, before, after = injection.inject_and_read(variables, table, fault, tapped=values)
+        logits = apply(faulty, image[None])
+        found = outcomes.sums(logits, label[None], clean[None], jnp.ones((1,), bool), task)
+        return campaign.TrialResult(*found, jnp.float32(jnp.nan), before, after)
+
+    @jax.jit
+    def group(variables, faults, numbers):
+        arguments = (faults, *(rows[numbers] for rows in data))
+        if size == 1:
+            return jax.lax.map(functools.partial(shot, variables), arguments)
+        return jax.vmap(functools.partial(shot, variables))(arguments)
+
+    def run(variables: injection.Variables, faults: slots.Faults, numbers: np.ndarray) -> campaign.TrialResult:
+        slots.check(faults, table)
+        count, at_once = len(numbers), max(size, _SHOTS_AT_ONCE)
+        found = []
+        for start in range(0, count, at_once):
+            some = slots.pad(jax.tree.map(lambda x, start=start: x[start : start + at_once], faults), at_once)
+            own = np.resize(numbers[start : start + at_once], at_once)
+            found.append(group(variables, some, own))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:count], *found)
+
+    return run
