@@ -52,13 +52,14 @@ def test_pgd(material):
     assert exported.platforms == PLATFORMS
 
 
-@pytest.mark.parametrize("target", ["weights", "activations"])
+@pytest.mark.parametrize("target", ["weights", "activations", "states"])
 def test_vmapped_trials(material, target):
     model, variables, images, labels = material
     if target == "weights":
         table = threats.faults.weight_sites(variables, include="stages_1/*")
     else:
-        table = threats.faults.activation_sites(model.apply, variables, images, include="stages_1/*")
+        find = {"activations": threats.faults.activation_sites, "states": threats.faults.state_sites}[target]
+        table = find(model.apply, variables, images, include="stages_1/*")
     trials = jax.jit(functools.partial(threats.faults.trial_outcomes, model.apply, table=table, strategy="vmap"))
     faults = jax.eval_shape(lambda: threats.faults.no_faults(4, 2))
     exported = jax.export.export(trials, platforms=PLATFORMS)(variables, images, labels, faults=faults)

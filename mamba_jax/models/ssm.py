@@ -10,6 +10,7 @@ References: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective Sta
 "VMamba", 2024 (cross scan); Yue and Li, "MedMamba", 2024.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -37,7 +38,10 @@ class SS2D(nn.Module):
       scan_method: see `mamba_jax.scan.selective_scan`.
 
     Taps: `in_proj_out` [b, h, w, d], `dt` [b, 4, l, d], `B` and `C` [b, 4, l, n], `scan` [b, h, w, d]. Sequences are in
-    spatial order: row-major for directions 0 and 2, column-major for 1 and 3, the last two scanned backwards.
+    spatial order: row-major for directions 0 and 2, column-major for 1 and 3, the last two scanned backwards. The
+    states h_t of the scans are `state` [4, l, d, n] (see `taps.tap_states`) in the same order: h at index t is what the
+    step with `dt` at index t makes, so a fault there reaches t, t + 1, .. in directions 0 and 1, and t, t - 1, .. in
+    2 and 3.
     """
 
     expand: int = 2
@@ -81,10 +85,13 @@ class SS2D(nn.Module):
         B, C = _tapped(self, "B", B), _tapped(self, "C", C)
 
         u = jnp.stack([_sequence(pixels, i) for i in range(2)], axis=2)
-        parts = zip(dt, jnp.split(A, 2), B, C, (False, True), strict=True)
+        parts = list(zip(dt, jnp.split(A, 2), B, C, (False, True), strict=True))
+        masks = taps.tap_states(self, "state", (k, h * w, d, n), functools.partial(_states, u, parts))
+        masks = (None, None) if masks is None else jnp.split(masks, 2, axis=1)
+        options = {"method": self.scan_method, "time_major": True}
         y = sum(
-            norm.widened(scan.selective_scan(u, *arguments, reverse=reverse, method=self.scan_method, time_major=True))
-            for *arguments, reverse in parts
+            norm.widened(scan.selective_scan(u, *arguments, reverse=reverse, state_masks=masks[i], **options))
+            for i, (*arguments, reverse) in enumerate(parts)
         )
         by_row, by_column = y[:, :, 0].reshape((h, w, b, d)), y[:, :, 1].reshape((w, h, b, d))
         skip = norm.widened(pixels) * jnp.sum(D, axis=0).reshape((1, 1, 1, d))
@@ -103,6 +110,12 @@ def _tapped(module: nn.Module, name: str, sequences: Sequence[jax.Array]) -> lis
     return jnp.split(jnp.moveaxis(tapped, 2, 0), 2, axis=2)
 
 
+def _states(u: jax.Array, parts: Sequence[tuple]) -> jax.Array:
+    """The states [b, 4, l, d, n] of all directions, from the arguments of both halves of them."""
+    halves = [scan.hidden_states(u, dt, A, B, reverse=reverse, time_major=True) for dt, A, B, _, reverse in parts]
+    return jnp.moveaxis(jnp.concatenate(halves, axis=2), 0, 2)
+
+
 class MambaBlock(nn.Module):
     """The Mamba block for sequences: [b, l, c] -> [b, l, c], causal. The residual and the norm are the caller's.
 
@@ -112,7 +125,8 @@ class MambaBlock(nn.Module):
       d_conv: taps of the causal depthwise convolution.
       scan_method: see `mamba_jax.scan.selective_scan`.
 
-    Taps: `in_proj_out` [b, l, d], `dt` [b, l, d], `B` and `C` [b, l, n], `scan` [b, l, d].
+    Taps: `in_proj_out` [b, l, d], `dt` [b, l, d], `B` and `C` [b, l, n], `scan` [b, l, d], and the states `state`
+    [l, d, n] (see `taps.tap_states`).
     """
 
     expand: int = 2
@@ -137,7 +151,10 @@ class MambaBlock(nn.Module):
         A = -jnp.exp(self.param("A_log", _A_log_init, (d, n)))
         D = self.param("D", nn.initializers.ones, (d,))
 
-        y = taps.tap(self, "scan", scan.selective_scan(x, dt, A, B, C, D, method=self.scan_method))
+        read = functools.partial(scan.hidden_states, x, dt, A, B)
+        masks = taps.tap_states(self, "state", (v.shape[1], d, n), read)
+        y = scan.selective_scan(x, dt, A, B, C, D, method=self.scan_method, state_masks=masks)
+        y = taps.tap(self, "scan", y)
         return nn.Dense(c, use_bias=False, name="out_proj")(y * nn.silu(z))
 
 

@@ -64,17 +64,17 @@ def _zeros(A: jax.Array, u: jax.Array) -> jax.Array:
     return manual.zeros((u.shape[1], *A.shape), like=u)
 
 
-def _decayed(A2, h, dt):
+def decayed(A2, h, dt):
     """exp(dt A) h for A2 = A / ln 2 [k, n, d]; h: [b, k, n, d]; dt: [b, k, d]."""
     return exponential.exp2(dt[:, :, None] * A2[None]) * h
 
 
-def _outer(x, weights):
+def outer(x, weights):
     """x [b, k, d] times weights [b, k, n], as [b, k, n, d]."""
     return x[:, :, None] * weights[..., None]
 
 
-def _sum_over_n(*factors: jax.Array) -> jax.Array:
+def sum_over_n(*factors: jax.Array) -> jax.Array:
     """Products of arrays [b or 1, k, n, d or 1], summed to [b, k, d] slice by slice: a reduction does not vectorise."""
     n = factors[0].shape[2]
     products = (functools.reduce(operator.mul, [x[:, :, i] for x in factors]) for i in range(n))
@@ -119,8 +119,8 @@ def _forward(reverse, A, u, dt, B, C):
         h, y = carry
         t = _time(position, length, reverse)
         u_t, dt_t, B_t, C_t = _at(t, u, dt, B, C)
-        h = _decayed(A2, h, dt_t) + _outer(dt_t * u_t, B_t)
-        return h, _put(y, _sum_over_n(h, C_t[..., None]), t)
+        h = decayed(A2, h, dt_t) + outer(dt_t * u_t, B_t)
+        return h, _put(y, sum_over_n(h, C_t[..., None]), t)
 
     def chunk(carry, first):
         return jax.lax.fori_loop(0, steps, lambda i, carry: step(first + i, carry), carry), carry[0]
@@ -142,7 +142,7 @@ def _backward(reverse, residuals, dy):
         h, states, dC = carry
         t = _time(first + i, length, reverse)
         dt_t, B_t, dy_t, drive_t = _at(t, dt, B, dy, drive)
-        h = _decayed(A2, h, dt_t) + _outer(drive_t, B_t)
+        h = decayed(A2, h, dt_t) + outer(drive_t, B_t)
         return h, _put(states, h, i + 1), _put(dC, _sum_over_d(h, dy_t), t)
 
     def adjoint(first, states, i, carry):
@@ -150,13 +150,13 @@ def _backward(reverse, residuals, dy):
         i = steps - 1 - i
         t = _time(first + i, length, reverse)
         dt_t, C_t, dy_t = _at(t, dt, C, dy)
-        p = _decayed(A2, p + _outer(dy_t, C_t), dt_t)  # The decay is formed again: cheaper than keeping it.
+        p = decayed(A2, p + outer(dy_t, C_t), dt_t)  # The decay is formed again: cheaper than keeping it.
         (h,) = _at(i, states)
         dA += p * (h * dt_t[:, :, None])
         # There is no step before the first: some other is read, and `_of_the_next` drops what comes of it.
         B_before, drive_before = _at(_time(first + i - 1, length, reverse), B, drive)
-        p_h_A = _put(p_h_A, _sum_over_n(p, h, A2[None]), t)
-        p_B = _put(p_B, _sum_over_n(p, B_before[..., None]), t)
+        p_h_A = _put(p_h_A, sum_over_n(p, h, A2[None]), t)
+        p_B = _put(p_B, sum_over_n(p, B_before[..., None]), t)
         return p, dA, p_h_A, p_B, _put(p_drive, _sum_over_d(p, drive_before), t)
 
     def chunk(carry, inputs):

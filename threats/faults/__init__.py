@@ -1,4 +1,4 @@
-"""Bit flips in the weights and activations of any model: where, which, how they are injected, and what they do.
+"""Bit flips in the weights, activations and states of any model: where, which, how injected, and what they do.
 
 Example:
   >>> table = faults.weight_sites(variables, include="stages_2/*") + faults.activation_sites(apply, variables, images)
@@ -14,7 +14,7 @@ from threats.faults.injection import flip_activations, flip_weights, inject
 from threats.faults.one_shot import make_one_shot_fn
 from threats.faults.sampling import LayerwiseFaults, layerwise_faults, random_faults
 from threats.faults.search import WorstCase, worst_case
-from threats.faults.sites import Site, SiteTable, activation_sites, layer_of, weight_sites
+from threats.faults.sites import Site, SiteTable, activation_sites, layer_of, state_sites, weight_sites
 from threats.faults.slots import ACTIONS, Faults, no_faults, pad, widen, with_action
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "pad",
     "random_faults",
     "run_trials",
+    "state_sites",
     "store",
     "to_bits",
     "trial_outcomes",

@@ -14,7 +14,7 @@ STRATEGIES = ("auto", "vmap", "map")
 _IMAGES_AT_ONCE = 128
 _PIXELS_AT_ONCE = 64 * 64 * 64
 _TRIALS_AT_ONCE = 16
-_WEIGHT_BYTES_AT_ONCE = 2**30
+_OWN_BYTES_AT_ONCE = 2**30
 
 
 def in_groups(trial: Callable[[slots.Faults], Any], faults: slots.Faults, size: int) -> Any:
@@ -66,8 +66,12 @@ def default_images(images: jax.Array) -> int:
 
 
 def default_trials(table: sites.SiteTable, strategy: Strategy) -> int:
-    """Trials at once: 1 with "map"; with "vmap" 16, or as many as have 1 GiB of weights of the table between them."""
+    """Trials at once: 1 with "map"; with "vmap" 16, or as many as have 1 GiB of the table's weights between them.
+
+    Hidden states count with their masks, which are twice as large.
+    """
     if strategy == "map" or (strategy == "auto" and jax.default_backend() == "cpu"):
         return 1
-    weight_bytes = sum(site.size * site.width // 8 for site in table if site.kind == "weight")
-    return max(1, min(_TRIALS_AT_ONCE, _WEIGHT_BYTES_AT_ONCE // max(1, weight_bytes)))
+    copies = {"weight": 1, "activation": 0, "state": 2}
+    own_bytes = sum(copies[site.kind] * site.size * site.width // 8 for site in table)
+    return max(1, min(_TRIALS_AT_ONCE, _OWN_BYTES_AT_ONCE // max(1, own_bytes)))

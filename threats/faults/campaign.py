@@ -35,7 +35,8 @@ class TrialResult(NamedTuple):
     sdc: [t] float32, share of images whose decision differs from the fault-free one and whose logits are finite.
     nonfinite: [t] float32, share of images with a NaN or infinite logit.
     auc: [t] float32, over the images, see `outcomes.auc`.
-    before: [t, k] float32, each slot's fault-free value: the weight, or the activation at image 0; NaN if unused.
+    before: [t, k] float32, each slot's fault-free value: the weight, or the activation or state at image 0; NaN if
+      unused.
     after: [t, k] float32, the value with every flip of the trial in that element.
     """
 
@@ -182,8 +183,7 @@ def trial_outcomes(
     if reference is None:
         reference = fault_free_logits(apply, variables, images, images_at_once=images_at_once)
     batches = _batched(images, labels, reference, images_at_once or batching.default_images(images))
-    activations = any(site.kind == "activation" for site in table)
-    tapped = sites.tap_values(apply, variables, images[:1]) if activations else {}
+    tapped = sites.table_values(apply, variables, images[:1], table)
 
     def trial(fault: slots.Faults) -> TrialResult:
         faulty, before, after = injection.inject_and_read(variables, table, fault, tapped=tapped)

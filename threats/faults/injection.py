@@ -1,5 +1,7 @@
 """Faulty models: the variables of a model with the bits of one trial flipped or stuck, in its weights and at its taps.
 
+Hidden states are hit inside the model, which is told the bits (see `masks`).
+
 Flipping bit p of an unsigned view u is an addition modulo 2^w, u XOR 2^p = u + (1 - 2 u_p) 2^p; setting it adds
 (1 - u_p) 2^p and clearing it -u_p 2^p; and different bits of one element do not disturb each other. So any number of
 slots is one scatter-add of k integers: sparse, exact, independent of the slots' order, and the same under `jax.vmap`
@@ -16,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from threats.faults import bits, sites, slots
+from threats.faults import bits, masks, sites, slots
 
 Variables = Mapping[str, Any]
 
@@ -35,7 +37,7 @@ class Injection(NamedTuple):
 
 
 def inject(variables: Variables, table: sites.SiteTable, faults: slots.Faults) -> dict[str, Any]:
-    """The variables of the model with one trial's faults, in weights and activations alike.
+    """The variables of the model with one trial's faults, in weights, activations and hidden states alike.
 
     Args:
       variables: nested dict of collections.
@@ -70,7 +72,8 @@ def flip_weights(variables: Variables, table: sites.SiteTable, faults: slots.Fau
 def flip_activations(variables: Variables, table: sites.SiteTable, faults: slots.Faults) -> dict[str, Any]:
     """The variables with a collection `taps` that flips the named bits of the table's activations in every pass.
 
-    A persistent fault: the same element of every image of the batch is hit, before whatever uses the value.
+    A persistent fault: the same element of every image of the batch is hit, before whatever uses the value. A hidden
+    state is hit at its step alone, once it is computed and before its output; later steps start from what it became.
 
     Args:
       variables: nested dict of collections; entries that it has in `taps` at other places stay.
@@ -92,10 +95,11 @@ def inject_and_read(
       variables: nested dict of collections.
       table: the sites that `faults` points into.
       faults: one trial, [k].
-      tapped: fault-free value [1, ...] of one image by path, for the table's activations (`sites.tap_values`).
+      tapped: fault-free value [1, ...] of one image by path, for the table's activations and states
+        (`sites.table_values`).
     """
     arrays, *of_weights = _flip_arrays(weights(variables, table), table, faults)
-    activations = {i: tapped[site.path][0] for i, site in enumerate(table) if site.kind == "activation"}
+    activations = {i: tapped[site.path][0] for i, site in enumerate(table) if site.kind != "weight"}
     _, *of_activations = _flip_arrays(activations, table, faults)
     faulty = flip_activations(replaced(variables, table, arrays), table, faults)
     before, after = (jnp.where(jnp.isnan(w), a, w) for w, a in zip(of_weights, of_activations, strict=True))
@@ -115,14 +119,18 @@ def flipped_leaves(
 
 
 def activation_flips(table: sites.SiteTable, faults: slots.Faults) -> dict[int, jax.tree_util.Partial]:
-    """By index of each activation of the table: the function of x [b, ...] that flips one trial's bits in it."""
-    indices = [index for index, site in enumerate(table) if site.kind == "activation"]
+    """By index of each activation and state of the table: the entry of its tap for one trial's bits.
+
+    Of an activation it is a function of x [b, ...], of states one of their masks, zeros [2, ...].
+    """
     again = slots.repeats(faults)
+    entry = {"activation": _hit_per_image, "state": masks.of_states}
     return {
         index: jax.tree_util.Partial(
-            _hit_per_image, addresses(table, [index], faults), faults.bit, again, faults.action
+            entry[site.kind], addresses(table, [index], faults), faults.bit, again, faults.action
         )
-        for index in indices
+        for index, site in enumerate(table)
+        if site.kind in entry
     }
 
 

@@ -37,21 +37,20 @@ def make_one_shot_fn(
       table: the sites that faults point into.
       reference: [n, c] fault-free logits.
       task: one of `outcomes.TASKS`.
-      strategy: as in `campaign.run_trials`, for faults in weights.
+      strategy: as in `campaign.run_trials`, for faults in weights and states.
 
     Returns:
       fn -> `TrialResult`: accuracy, SDC and non-finite rate are 0 or 1 (in multi-label, accuracy is the share of right
       labels), AUC is NaN, values before and after are those at the trial's own image.
     """
     campaign.check(images, labels, reference, task, strategy, None, None)
-    weights = any(site.kind == "weight" for site in table)
-    size = batching.default_trials(table, strategy) if weights else _SHOTS_AT_ONCE
+    activations = all(site.kind == "activation" for site in table)
+    size = _SHOTS_AT_ONCE if activations else batching.default_trials(table, strategy)
     data = tuple(jnp.asarray(rows) for rows in (images, labels, reference))
-    tapped = any(site.kind != "weight" for site in table)
 
     def shot(variables, argument):
         fault, image, label, clean = argument
-        values = sites.tap_values(apply, variables, image[None]) if tapped else {}
+        values = sites.table_values(apply, variables, image[None], table)
         faulty, before, after = injection.inject_and_read(variables, table, fault, tapped=values)
         logits = apply(faulty, image[None])
         found = outcomes.sums(logits, label[None], clean[None], jnp.ones((1,), bool), task)

@@ -45,7 +45,8 @@ class Program(NamedTuple):
     Attributes:
       equations: flat; taps are equations of their own.
       leaves: the input of each weight of the table, by its index.
-      taps: the number of the equation of each activation of the table, by its index.
+      taps: the number of the equation of each activation and state of the table, by its index; states are marked where
+        the masks of their bits go into the recurrence.
       variables: the input of every leaf of the variables, in the order of the pytree.
       images: the input [b, h, w, c].
       logits: the result [b, c].
@@ -72,7 +73,7 @@ def trace(
     entries = {
         index: jax.tree_util.Partial(functools.partial(_tap.bind, index=index))
         for index, site in enumerate(table)
-        if site.kind == "activation"
+        if site.kind != "weight"
     }
     try:
         marked = jax.make_jaxpr(lambda v, x: apply(injection.with_taps(v, table, entries), x))(variables, images)
@@ -204,6 +205,8 @@ def _cost(equation: core.JaxprEqn) -> float:
         steps = equation.params.get("length", 1)
         body = equation.params.get("jaxpr", equation.params.get("body_jaxpr"))
         return written + _IN_LOOP * steps * sum(_cost(inner) for inner in body.jaxpr.eqns)
+    if equation.primitive.name == "cond":  # as a scan whose states may be hit: mostly they are not, the first branch
+        return written + sum(_cost(inner) for inner in equation.params["branches"][0].jaxpr.eqns)
     return written
 
 

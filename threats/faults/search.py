@@ -102,7 +102,8 @@ def worst_case(
       variables: nested dict of collections, fault-free; those of `formats.store` with its `apply`.
       images: [n, h, w, c] float32 in [0, 1].
       labels: [n] int32, or [n, k] 0/1 where the task is multi-label.
-      table: where bits may flip; integers only where `apply` decodes them. Fewer layers: by their paths.
+      table: where bits may flip, no hidden states; integers only where `apply` decodes them. Fewer layers: by their
+        paths.
       flips: number of flips to find.
       candidates: bits evaluated exactly per flip; `table.bits` evaluates every one.
       task: one of `outcomes.TASKS`.
@@ -220,6 +221,9 @@ def _check(table: sites.SiteTable, flips: int, candidates: int, restarts: int, l
         raise ValueError(f"flips and candidates must be at least 1, got {flips} and {candidates}")
     if flips > table.bits:
         raise ValueError(f"flips must be at most {table.bits}, the number of bits of the table, got {flips}")
+    for site in table:
+        if site.kind == "state":
+            raise ValueError(f"the table must hold weights and activations only, {site.path} holds states: exclude it")
     if not 1 <= restarts <= candidates:
         raise ValueError(f"restarts must be in 1..{candidates}, the number of candidates, got {restarts}")
     if largest_magnitude is not None and not largest_magnitude > 0:

@@ -1,11 +1,14 @@
-"""Where a bit can flip: tables of weights and activations by path.
+"""Where a bit can flip: tables of weights, activations and hidden states by path.
 
-A site is one array of the model under its path: a leaf of the variables (`stages_2/block_1/ssm/A_log`) or the value at
-a named tap (`stages_2/block_1/ssm/scan`). A table of sites is static (hashable), and a fault points into it with three
-integers (see `slots.Faults`), so that drawing, injecting and replaying faults can be jitted and vmapped over trials.
+A site is one array of the model under its path: a leaf of the variables (`stages_2/block_1/ssm/A_log`), the value at a
+named tap (`stages_2/block_1/ssm/scan`), or the states of a recurrence (`stages_2/block_1/ssm/state`). A table of sites
+is static (hashable), and a fault points into it with three integers (see `slots.Faults`), so that drawing, injecting
+and replaying faults can be jitted and vmapped over trials.
 
 Taps follow this protocol: a model replaces the value x at a place by `entry(x)` if the variable collection `taps` holds
-an entry under the place's path, and sows x in the collection `tap_values` when that one is mutable.
+an entry under the place's path, and sows x in the collection `tap_values` when that one is mutable. A recurrence sows
+its fault-free states [b, *shape] in `state_values`, and gives its entry zeros [2, *shape] uint32: the result holds the
+bits that it clears in each state once it is computed, and those that it flips after that.
 """
 
 import dataclasses
@@ -19,6 +22,9 @@ import jax.numpy as jnp
 
 from threats.faults import bits
 
+KINDS = ("weight", "activation", "state")
+_VALUES = {"activation": "tap_values", "state": "state_values"}  # where a model sows them
+
 _SHARED_LEAVES = ("kernel", "bias", "scale", "embedding")
 
 Patterns = str | Sequence[str]
@@ -29,21 +35,22 @@ class Site:
     """One array that bits can flip in.
 
     path: names joined by "/", without the collection.
-    kind: "weight" (a leaf of the variables) or "activation" (the value at a tap).
+    kind: "weight" (a leaf of the variables), "activation" (the value at a tap), or "state" (the states of a recurrence,
+      each hit right after it is computed).
     collection: the variable collection that holds it: "params", "batch_stats", ..., or "taps".
-    shape: its shape; for activations of one image, without the batch axis.
+    shape: its shape; for activations and states of one image, without the batch axis.
     dtype: its dtype's name.
     """
 
     path: str
-    kind: Literal["weight", "activation"]
+    kind: Literal["weight", "activation", "state"]
     collection: str
     shape: tuple[int, ...]
     dtype: str
 
     def __post_init__(self):
-        if self.kind not in ("weight", "activation"):
-            raise ValueError(f"kind must be one of ('weight', 'activation'), got {self.kind!r}")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {KINDS}, got {self.kind!r}")
         if not 0 < self.size < 2**31:
             raise ValueError(f"a site must have 1 to 2^31 - 1 elements, {self.path!r} has shape {self.shape}")
         bits.width(self.dtype)
@@ -163,26 +170,74 @@ def activation_sites(
     Raises:
       ValueError: the model has no taps, or nothing matches; the message lists what there is.
     """
-    found = []
-    for path, value in jax.eval_shape(lambda v, x: tap_values(apply, v, x), variables, images).items():
-        shape, dtype = value.shape[1:], value.dtype.name
-        found.append(Site(path=path, kind="activation", collection="taps", shape=shape, dtype=dtype))
+    found = _tapped_sites(apply, variables, images, "activation")
     if not found:
         raise ValueError("apply must have named taps for activation faults, but it sowed no 'tap_values'")
     return _matching(found, include, exclude)
 
 
-def tap_values(apply: Callable[..., Any], variables: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Array]:
-    """The value [b, ...] at each tap by path; of a tap that is passed several times, the first."""
+def state_sites(
+    apply: Callable[..., Any],
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    *,
+    include: Patterns = "*",
+    exclude: Patterns | None = None,
+) -> SiteTable:
+    """The hidden states of a model's recurrences whose path matches, sorted by path; nothing is computed.
+
+    An element is the state h_t of one step, direction, channel and state index, so that a site has shape [k, l, d, n]
+    (or [l, d, n]) and a fault hits one h_t of every image. MedMamba's steps are in spatial order, as in its taps.
+
+    Args:
+      apply: the model, which must take `mutable=["state_values"]` and then return (logits, sown values).
+      variables, images, include, exclude: as in `activation_sites`.
+
+    Raises:
+      ValueError: the model has no recurrence, or nothing matches; the message lists what there is.
+    """
+    found = _tapped_sites(apply, variables, images, "state")
+    if not found:
+        raise ValueError("apply must have hidden states for state faults, but it sowed no 'state_values'")
+    return _matching(found, include, exclude)
+
+
+def _tapped_sites(apply, variables, images, kind: str) -> list[Site]:
+    values = jax.eval_shape(lambda v, x: tap_values(apply, v, x, kinds=(kind,)), variables, images)
+    return [
+        Site(path=path, kind=kind, collection="taps", shape=value.shape[1:], dtype=value.dtype.name)
+        for path, value in values.items()
+    ]
+
+
+def tap_values(
+    apply: Callable[..., Any],
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    *,
+    kinds: Sequence[str] = ("activation",),
+) -> dict[str, jax.Array]:
+    """The value [b, ...] at each tap of these kinds by path; of a tap that is passed several times, the first."""
+    collections = [_VALUES[kind] for kind in kinds]
     try:
-        _, sown = apply(variables, images, mutable=["tap_values"])
+        _, sown = apply(variables, images, mutable=collections)
     except TypeError as error:
         raise ValueError(
-            "apply must take mutable=['tap_values'] and return (logits, sown values) for activation faults"
+            f"apply must take mutable={collections} and return (logits, sown values) for {' and '.join(kinds)} faults"
         ) from error
-    sown = sown.get("tap_values", {})
-    passes = leaves_by_path(sown, is_leaf=lambda node: isinstance(node, tuple))
-    return {path: values[0] for path, values in passes.items()}
+    found = {}
+    for collection in collections:
+        passes = leaves_by_path(sown.get(collection, {}), is_leaf=lambda node: isinstance(node, tuple))
+        found.update({path: values[0] for path, values in passes.items()})
+    return found
+
+
+def table_values(
+    apply: Callable[..., Any], variables: Mapping[str, Any], images: jax.Array, table: SiteTable
+) -> dict[str, jax.Array]:
+    """`tap_values` of the kinds that the table holds; the model is not run for a table of weights."""
+    kinds = [kind for kind in _VALUES if any(site.kind == kind for site in table)]
+    return tap_values(apply, variables, images, kinds=kinds) if kinds else {}
 
 
 def leaves_by_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:

@@ -242,6 +242,4 @@ def _hit(array: np.ndarray, faults: slots.Faults) -> np.ndarray:
 def _tapped(
     apply: Callable[..., Any], variables: Mapping[str, Any], image: jax.Array, table: sites.SiteTable
 ) -> dict[str, jax.Array]:
-    if not any(site.kind == "activation" for site in table):
-        return {}
-    return jax.jit(lambda v, x: sites.tap_values(apply, v, x))(variables, image)
+    return jax.jit(lambda v, x: sites.table_values(apply, v, x, table))(variables, image)

@@ -75,7 +75,7 @@ def test_refusals_name_what_there_is(tiny):
     with pytest.raises(ValueError, match="at least one site"):
         sites.SiteTable(())
     with pytest.raises(ValueError, match="kind must be one of"):
-        sites.Site(path="a", kind="state", collection="params", shape=(1,), dtype="float32")
+        sites.Site(path="a", kind="buffer", collection="params", shape=(1,), dtype="float32")
     with pytest.raises(ValueError, match=r"1 to 2\^31 - 1 elements"):
         sites.Site(path="a", kind="weight", collection="params", shape=(2**16, 2**15), dtype="float32")
 
