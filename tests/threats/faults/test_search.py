@@ -160,9 +160,8 @@ def test_stored_weights_are_ranked_by_the_gradient_at_the_decoded_value(name, re
         slope, now = (float(tree[site].reshape(-1)[element]) for tree in (slopes, before))
         finite = np.isfinite(values[-1])
         expected.append(slope * (np.clip(values[-1] - now, -largest, largest) if finite else np.sign(slope) * largest))
-    place = [
-        np.all(np.stack(trials)[:, :, 0] == bit[:, None], axis=0).argmax() for bit in np.stack(chosen.faults[:3]).T
-    ]
+    known = np.stack(trials[:3])[:, :, 0]
+    place = [np.all(known == bit[:, None], axis=0).argmax() for bit in np.stack(chosen.faults[:3]).T]
     assert len(set(place)) == 200
     np.testing.assert_allclose(np.asarray(expected)[place], np.sort(expected)[::-1][:200], rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(chosen.value, np.asarray(values)[place])
