@@ -165,7 +165,7 @@ class FaultConfig:
       allow_nonfinite: whether the worst-case search may choose flips whose outputs are NaN or infinite.
       images: how many test images measure each fault; 0 for all.
       campaign: what the mode "campaign" asks; None without that mode.
-      number_formats: of `faults.FORMATS`, in which the campaign holds the weights, one after the other.
+      number_formats: of `faults.FORMATS`, in which campaign and worst case hold the weights, one after another.
     """
 
     targets: tuple[str, ...] = FAULT_TARGETS

@@ -119,6 +119,8 @@ def _config(values: flags.FlagValues) -> config.ExperimentConfig:
 def _campaign(values: flags.FlagValues) -> campaigns.CampaignSpec | None:
     given = [name for name in flag_table.CAMPAIGN_FLAGS if not values[name].using_default_value]
     if "campaign" not in values.fault_modes:
+        if given == ["number_formats"] and "worst" in values.fault_modes:
+            return None
         if given:
             raise ValueError(f"{given[0]} is of a campaign: add campaign to --fault_modes")
         return None

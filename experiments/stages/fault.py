@@ -5,6 +5,7 @@ Every trial becomes a row of `faults.csv`; the stage's own rows are what the tri
 
 import functools
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,37 +38,64 @@ def run(ctx: context.Context) -> list[records.Measurement] | None:
 def _single_faults(ctx: context.Context) -> list[records.Measurement]:
     """Random, layer-wise and worst-case faults, a row of `faults.csv` each."""
     split = ctx.test_images(ctx.config.fault.images)
-    logits = ctx.clean_logits(split)
-    right = np.asarray(outcomes.accuracy(logits, split.labels, ctx.task))
     frames, rows = [], []
-    for target in ctx.config.fault.targets:
-        bench = _bench(ctx, target, split, logits)
-        campaigns = list(_campaigns(ctx, target, bench))
-        with ctx.bar(sum(len(c.faults.site) for c in campaigns), f"faults in {target}", "trials") as bar:
+    for subject in _subjects(ctx):
+        bench = _bench(ctx, subject, split)
+        right = np.asarray(outcomes.accuracy(bench.logits, bench.labels, ctx.task))
+        campaigns = list(_campaigns(ctx, subject, bench))
+        with ctx.bar(sum(len(c.faults.site) for c in campaigns), f"faults in {subject.target}", "trials") as bar:
             for some in campaigns:
                 frames.append(_trials(ctx, some, bench, float(right.mean()), bar.update))
-        if "worst" in ctx.config.fault.modes:
-            flips = worst_case.campaign(ctx, target, bench)
+        if "worst" in subject.modes:
+            flips = worst_case.campaign(ctx, subject.target, bench)
             found = _trials(ctx, flips, bench, float(right.mean()), lambda count: None)
             frames.append(found)
-            rows += _after_flips(target, found, right)
+            rows += _after_flips(subject.target, found, right)
     table = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
     records.write(table, ctx.folder.root / "faults.csv")
     return [*_random(table), *_layerwise(table), *rows]
 
 
-def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndarray) -> trials.Bench:
+class _Subject(NamedTuple):
+    """What is hit, and how: target as in the rows, modes of `config.FAULT_MODES`, the model that holds it."""
+
+    target: str
+    modes: tuple[str, ...]
+    apply: Any
+    variables: Any
+
+
+def _subjects(ctx: context.Context) -> Iterator[_Subject]:
+    """Weights and activations as they are; the worst case of weights in each further number format too."""
     chosen = ctx.config.fault
+    modes = tuple(mode for mode in chosen.modes if mode != "campaign")
+    for target in chosen.targets:
+        if target != "weights" or "float32" in chosen.number_formats or modes != ("worst",):
+            yield _Subject(target, modes, ctx.model.apply, ctx.variables)
+    if "weights" in chosen.targets and "worst" in modes:
+        for number_format in (name for name in chosen.number_formats if name != "float32"):
+            apply, stored = faults.apply_stored(ctx.model.apply), faults.store(ctx.variables, number_format)
+            yield _Subject(f"weights_{number_format}", ("worst",), apply, stored)
+
+
+def _bench(ctx: context.Context, subject: _Subject, split: data.Split) -> trials.Bench:
+    chosen, apply, variables = ctx.config.fault, subject.apply, subject.variables
     images, labels = data.to_float(split.images), jnp.asarray(split.labels)
-    if target == "weights":
-        table = faults.weight_sites(ctx.variables)
+    if subject.target == "activations":
+        table = faults.activation_sites(apply, variables, images[:1])
     else:
-        table = faults.activation_sites(ctx.model.apply, ctx.variables, images[:1])
-    width = max(chosen.flips) if "random" in chosen.modes else 1
-    width = max(width, chosen.worst_flips) if "worst" in chosen.modes else width
+        table = faults.weight_sites(variables)
+    width = max(chosen.flips) if "random" in subject.modes else 1
+    width = max(width, chosen.worst_flips) if "worst" in subject.modes else width
     at_once = batching.default_trials(table, ctx.run.trial_strategy)
+    plain = apply is ctx.model.apply
+    logits = (
+        ctx.clean_logits(split)
+        if plain
+        else jax.jit(faults.fault_free_logits, static_argnums=0)(apply, variables, images)
+    )
     fn = faults.make_trial_fn(
-        ctx.model.apply,
+        apply,
         images,
         labels,
         table,
@@ -75,13 +103,14 @@ def _bench(ctx: context.Context, target: str, split: data.Split, logits: np.ndar
         strategy=ctx.run.trial_strategy,
         reference=jnp.asarray(logits),
         trials_at_once=at_once,
-        expected_trials=_expected(ctx, table),
+        expected_trials=_expected(ctx, subject, table),
     )
     chunk = _TRIALS_PER_FILE * at_once  # trials that run at once share a part of the program: enough to fill groups
-    return trials.Bench(images, labels, logits, table, width, functools.partial(fn, ctx.variables), chunk)
+    run = functools.partial(fn, variables)
+    return trials.Bench(apply, variables, images, labels, np.asarray(logits), table, width, run, chunk)
 
 
-def _expected(ctx: context.Context, table: faults.SiteTable) -> int:
+def _expected(ctx: context.Context, subject: _Subject, table: faults.SiteTable) -> int:
     """How many trials the campaigns of one target are together, however many of them have finished before."""
     chosen = ctx.config.fault
     fields = sum(len(faults.fields(site.dtype)) for site in {site.layer: site for site in table}.values())
@@ -90,22 +119,22 @@ def _expected(ctx: context.Context, table: faults.SiteTable) -> int:
         "layerwise": fields * chosen.layer_trials,
         "worst": chosen.worst_flips * (_CONTROLS + 1),
     }
-    return sum(of_mode.get(mode, 0) for mode in chosen.modes)
+    return sum(of_mode[mode] for mode in subject.modes)
 
 
-def _campaigns(ctx: context.Context, target: str, bench: trials.Bench) -> Iterator[trials.Campaign]:
-    chosen = ctx.config.fault
-    if "random" in chosen.modes:
+def _campaigns(ctx: context.Context, subject: _Subject, bench: trials.Bench) -> Iterator[trials.Campaign]:
+    chosen, target = ctx.config.fault, subject.target
+    if "random" in subject.modes:
         for flips in chosen.flips:
             for law in ("bits", "layers"):
                 key = ctx.key("fault", target, law, flips)
                 drawn = faults.random_faults(key, bench.table, trials=chosen.trials, flips=flips, over=law)
                 yield trials.Campaign(target, "random", law, flips, faults.widen(drawn, bench.width))
-    if "layerwise" in chosen.modes:
+    if "layerwise" in subject.modes:
         key = ctx.key("fault", target, "layerwise")
         drawn = faults.layerwise_faults(key, bench.table, trials_per_cell=chosen.layer_trials)
         yield trials.Campaign(target, "layerwise", "field", 1, faults.widen(drawn.faults, bench.width))
-    if "worst" in chosen.modes:
+    if "worst" in subject.modes:
         key = ctx.key("fault", target, "control")
         drawn = faults.random_faults(key, bench.table, trials=_CONTROLS, flips=chosen.worst_flips)
         for flips in range(1, chosen.worst_flips + 1):

@@ -42,10 +42,13 @@ class Campaign(NamedTuple):
 class Bench(NamedTuple):
     """What every trial of one target needs.
 
-    images, labels: of the test images. logits: of the fault-free model. table: where bits may flip. width: slots of a
-    trial, so that all campaigns share compiled programs. run: `faults -> TrialResult`. chunk: trials per call and file.
+    apply, variables: the model. images, labels: of the test images. logits: of the fault-free model. table: where bits
+    may flip. width: slots of a trial, so that all campaigns share compiled programs. run: `faults -> TrialResult`.
+    chunk: trials per call and file.
     """
 
+    apply: Any
+    variables: Any
     images: jax.Array
     labels: jax.Array
     logits: np.ndarray

@@ -57,7 +57,7 @@ def _search(ctx: context.Context, bench: trials.Bench) -> faults.Faults:
     split = data.stratified_subset(ctx.dataset.splits["val"], len(bench.images), seed=ctx.config.seed)
     search = functools.partial(
         faults.worst_case,
-        ctx.model.apply,
+        bench.apply,
         table=bench.table,
         flips=chosen.worst_flips,
         candidates=chosen.worst_candidates,
@@ -65,5 +65,5 @@ def _search(ctx: context.Context, bench: trials.Bench) -> faults.Faults:
         allow_nonfinite=chosen.allow_nonfinite,
         strategy=ctx.run.trial_strategy,
     )
-    found = jax.jit(search)(ctx.variables, data.to_float(split.images), jnp.asarray(split.labels))
+    found = jax.jit(search)(bench.variables, data.to_float(split.images), jnp.asarray(split.labels))
     return jax.tree.map(np.asarray, found.faults)

@@ -150,7 +150,7 @@ def test_the_search_sees_validation_images_only_and_is_kept(tmp_path, monkeypatc
         variables=None,
         bar=lambda *arguments: tqdm.tqdm(disable=True),
     )
-    bench = trials.Bench(jnp.zeros((4, 1, 1, 1)), jnp.zeros(4), np.zeros((4, 2)), TABLE, 3, None, 32)
+    bench = trials.Bench(None, {}, jnp.zeros((4, 1, 1, 1)), jnp.zeros(4), np.zeros((4, 2)), TABLE, 3, None, 32)
     first, second = (worst_case.campaign(ctx, "weights", bench) for _ in range(2))
     assert searched == [(4, 1, 1, 1)], "as many as on the test bench, and searched once"
     for campaign in (first, second):
