@@ -163,6 +163,8 @@ class FaultConfig:
       worst_flips: bits that the worst-case search commits.
       worst_candidates: bits that the search evaluates exactly for each flip.
       allow_nonfinite: whether the worst-case search may choose flips whose outputs are NaN or infinite.
+      worst_restarts: starts of the search, of which the worst end counts.
+      worst_magnitude: largest magnitude of a value that the search may make, or None.
       images: how many test images measure each fault; 0 for all.
       campaign: what the mode "campaign" asks; None without that mode.
       number_formats: of `faults.FORMATS`, in which campaign and worst case hold the weights, one after another.
@@ -179,6 +181,8 @@ class FaultConfig:
     images: int = 256
     campaign: campaigns.CampaignSpec | None = identity.later(None)  # noqa: RUF009
     number_formats: tuple[str, ...] = identity.later(("float32",))
+    worst_restarts: int = identity.later(1)
+    worst_magnitude: float | None = identity.later(None)
 
     def __post_init__(self) -> None:
         if ("campaign" in self.modes) != (self.campaign is not None):
@@ -191,6 +195,9 @@ class FaultConfig:
         _at_least("layer_trials", self.layer_trials, 2)
         _at_least("worst_flips", self.worst_flips, 1)
         _at_least("worst_candidates", self.worst_candidates, 1)
+        _at_least("worst_restarts", self.worst_restarts, 1)
+        if self.worst_magnitude is not None and not self.worst_magnitude > 0:
+            raise ValueError(f"worst_magnitude must be positive, got {self.worst_magnitude}")
         _at_least("fault_images", self.images, 0)
 
 

@@ -116,6 +116,8 @@ _FAULTS: tuple[Entry, ...] = (
     (flags.DEFINE_integer, "layer_trials", _FAULT.layer_trials, "trials per layer and bit field, layer by layer"),
     (flags.DEFINE_integer, "worst_flips", _FAULT.worst_flips, "bits that the worst-case search flips"),
     (flags.DEFINE_integer, "worst_candidates", _FAULT.worst_candidates, "bits evaluated exactly for each of them"),
+    (flags.DEFINE_integer, "worst_restarts", _FAULT.worst_restarts, "starts of that search, of which the worst counts"),
+    (flags.DEFINE_float, "worst_magnitude", None, "largest magnitude of a value that the worst case may make [any]"),
     (flags.DEFINE_bool, "allow_nonfinite", False, "let the worst case choose flips whose outputs are NaN or infinite"),
     (flags.DEFINE_integer, "fault_images", _FAULT.images, "test images that measure each fault; 0 for all"),
     (flags.DEFINE_enum, "trial_strategy", "auto", "how trials are batched; auto goes by the backend"),

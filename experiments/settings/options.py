@@ -106,6 +106,8 @@ def _config(values: flags.FlagValues) -> config.ExperimentConfig:
             layer_trials=values.layer_trials,
             worst_flips=values.worst_flips,
             worst_candidates=values.worst_candidates,
+            worst_restarts=values.worst_restarts,
+            worst_magnitude=values.worst_magnitude,
             allow_nonfinite=values.allow_nonfinite,
             images=values.fault_images,
             campaign=_campaign(values),

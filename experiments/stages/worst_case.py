@@ -63,6 +63,8 @@ def _search(ctx: context.Context, bench: trials.Bench) -> faults.Faults:
         candidates=chosen.worst_candidates,
         task=ctx.task,
         allow_nonfinite=chosen.allow_nonfinite,
+        largest_magnitude=chosen.worst_magnitude,
+        restarts=chosen.worst_restarts,
         strategy=ctx.run.trial_strategy,
     )
     found = jax.jit(search)(bench.variables, data.to_float(split.images), jnp.asarray(split.labels))

@@ -50,12 +50,15 @@ def test_an_audit_with_several_flips_needs_no_training(weights, cells, tmp_path,
 def test_the_worst_case_in_other_formats(weights, cells, tmp_path):
     arguments = [f"--npz={cells}", f"--init_from={weights}", f"--output={tmp_path / 'run'}", *AUDIT]
     chosen = ["--worst_flips=2", "--fault_modes=worst", "--fault_targets=weights", "--number_formats=float32,int8"]
+    chosen += ["--worst_restarts=2", "--worst_magnitude=2"]
     assert run.main([*arguments, *chosen, "--stages=fault,report"]) == 0
     found = folder.RunFolder(tmp_path / "run")
     rows = records.select(found.rows(), method="worst", metric="accuracy")
     assert rows["threat"].tolist() == ["weights"] * 3 + ["weights_int8"] * 3
     hit = records.select(found.faults(), target="weights_int8", mode="worst")
     assert hit["bit"].tolist()[0] in map(str, range(32))
+    made = hit["value_after"].str.split(";").explode().astype(float)
+    assert np.isfinite(made).all()
     assert "### Worst case, weights_int8" in found.report.read_text()
 
 

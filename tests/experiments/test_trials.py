@@ -139,7 +139,9 @@ def test_the_search_sees_validation_images_only_and_is_kept(tmp_path, monkeypatc
 
     monkeypatch.setattr(worst_case.faults, "worst_case", search)
     val = data.Split(np.full((9, 1, 1, 1), 153, np.uint8), np.full(9, 7, np.int32))
-    fault = types.SimpleNamespace(worst_flips=2, worst_candidates=1, allow_nonfinite=False)
+    fault = types.SimpleNamespace(
+        worst_flips=2, worst_candidates=1, allow_nonfinite=False, worst_restarts=1, worst_magnitude=None
+    )
     ctx = types.SimpleNamespace(
         config=types.SimpleNamespace(fault=fault, seed=0),
         run=types.SimpleNamespace(trial_strategy="auto"),
