@@ -9,6 +9,7 @@ Example:
 
 from threats.faults.bits import field_of, fields, flip, from_bits, mask, to_bits, width
 from threats.faults.campaign import TrialResult, fault_free_logits, make_trial_fn, run_trials, trial_outcomes
+from threats.faults.devices import trial_mesh
 from threats.faults.injection import flip_activations, flip_weights, inject
 from threats.faults.one_shot import make_one_shot_fn
 from threats.faults.sampling import LayerwiseFaults, layerwise_faults, random_faults
@@ -43,6 +44,7 @@ __all__ = [
     "random_faults",
     "run_trials",
     "to_bits",
+    "trial_mesh",
     "trial_outcomes",
     "weight_sites",
     "widen",
