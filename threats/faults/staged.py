@@ -112,7 +112,9 @@ class Stages:
         # Threads only compile and run: what a caller has set for tracing holds in his own thread.
         missing = {number: rows for number, rows in groups if number not in self._programs}
         lowered = {
-            number: self._lowered(number, jax.tree.map(lambda leaf, rows=rows: leaf[rows], faults))
+            number: self.step(number).lower(
+                *self.arguments(number, jax.tree.map(lambda leaf, rows=rows: leaf[rows], faults))
+            )
             for number, rows in missing.items()
         }
         if self._auc is None:
@@ -139,12 +141,18 @@ class Stages:
             found = np.concatenate([total / np.float32(self._count), np.asarray(areas)[:, None]], axis=1)
         return found[: len(faults.site)]
 
-    def _lowered(self, number: int, faults: slots.Faults) -> jax.stages.Lowered:
-        part = self._plan.parts[number]
+    def step(self, number: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        """The jitted function that evaluates a group of trials in a part, on one batch of images."""
         alone = self._group == devices.count(self._mesh)
-        trials = _trials(self._found, part, self._table, self._task, alone=alone, flipped=self._flipped)
-        trials = devices.spread(trials, self._mesh, *(False,) * 5, True)
-        return jax.jit(trials).lower(*self._batch(part, 0), *self._shared(part, faults))
+        trials = _trials(
+            self._found, self._plan.parts[number], self._table, self._task, alone=alone, flipped=self._flipped
+        )
+        return jax.jit(devices.spread(trials, self._mesh, *(False,) * 5, True))
+
+    def arguments(self, number: int, faults: slots.Faults, batch: int = 0) -> tuple[Any, ...]:
+        """What `step(number)` is called with, for at most a group of trials; after `prepare`."""
+        part = self._plan.parts[number]
+        return *self._batch(part, batch), *self._shared(part, faults)
 
     def _batch(self, part: reuse.Part, batch: int) -> tuple[Any, ...]:
         values, fixed = self._clean.batched[batch], self._clean.fixed
