@@ -25,7 +25,6 @@ if port:
     processes.join(processes.Cluster(f"localhost:{port}", 2, int(index)))
 
 SPECS = {
-    "bits": {"trials": 300},
     "strata": {"trials": 200, "drawing": "stratified", "pilot": 3},
     "half_width": {"half_width": 0.1, "metric": "sdc"},
 }
@@ -88,10 +87,10 @@ else:
     if what == "fail" and index == "1":
         def watch(progress):
             os.kill(os.getpid(), signal.SIGKILL)
-        run("bits", watch=watch, **together)
+        run("strata", watch=watch, **together)
     elif what == "fail":
         try:
-            run("bits", **together)
+            run("strata", **together)
         except ValueError as error:
             print("error:", error, flush=True)
             os._exit(2)  # without a farewell that nobody answers
@@ -130,7 +129,7 @@ def _free_port() -> int:
 
 
 def test_two_processes_give_the_rows_of_one(tmp_path):
-    """Equal faults, values and counts, the loss to rounding, in both of them; each has run about half."""
+    """In both: equal faults, values and counts, the loss to rounding, the same interval and the same last trial."""
     port = _free_port()
     alone, *both = _finish(
         [_start(tmp_path / "one")] + [_start(tmp_path / "two", port=port, index=i) for i in range(2)]
@@ -140,11 +139,10 @@ def test_two_processes_give_the_rows_of_one(tmp_path):
     for _, (refusal, *lines), _ in both:
         assert refusal.startswith("mesh must be of this process's own devices")
         assert lines == alone[1]
-    assert [line.split()[0] for line in alone[1]] == ["bits", "strata", "half_width"]
-    assert "half_width" in alone[1][-1]
+    assert [line.split()[0] for line in alone[1]] == ["strata", "half_width"]
     assert " True " in alone[1][-1], "it stopped early"
     loss = 8  # of the leaves of `Trials`: three, four of the faults, accuracy, loss, ...
-    for name in ("bits", "strata", "half_width"):
+    for name in ("strata", "half_width"):
         with np.load(tmp_path / "one" / f"{name}.1.npz") as one:
             expected = [one[f"arr_{i}"] for i in range(len(one.files))]
         for index in (1, 2):
@@ -163,7 +161,7 @@ def test_where_one_process_dies_the_other_says_so(tmp_path):
     assert bad[0] == -9
     assert good[0] == 2, good[2]
     assert good[1][-1] == "error: another process has stopped, see what it said"
-    assert list((tmp_path / "bits").glob("*.npz")), "what has run is kept"
+    assert list((tmp_path / "strata").glob("*.npz")), "what has run is kept"
 
 
 def test_a_single_process_is_the_whole_campaign():

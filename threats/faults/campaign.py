@@ -139,6 +139,7 @@ def make_trial_fn(
     compiled = jax.jit(functools.partial(trial_outcomes, apply, table=table, mesh=mesh, **options))
     data = {"images": jnp.asarray(images), "labels": jnp.asarray(labels), "reference": reference}
     data = devices.whole(data, mesh)
+
     traced = any(isinstance(x, jax.core.Tracer) for x in (images, labels, reference))
     stages = None
     if reuse and not traced:

@@ -43,6 +43,21 @@ def count(mesh: jax.sharding.Mesh | None) -> int:
     return 1 if mesh is None else mesh.size
 
 
+def placement(mesh: jax.sharding.Mesh | None, *, per_trial: bool) -> jax.sharding.NamedSharding | None:
+    """Of an array [t, ...], each device holding its trials, or of one that is whole on every device."""
+    return None if mesh is None else jax.sharding.NamedSharding(mesh, _spec(per_trial))
+
+
+def whole(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """Arrays, whole on every device; without a mesh as they are."""
+    return tree if mesh is None else jax.device_put(tree, placement(mesh, per_trial=False))
+
+
+def cut(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """Arrays [t, ...], each device holding its trials; without a mesh as they are."""
+    return tree if mesh is None else jax.device_put(tree, placement(mesh, per_trial=True))
+
+
 def spread(fn: Callable[..., Any], mesh: jax.sharding.Mesh | None, *per_trial: bool) -> Callable[..., Any]:
     """`fn` with each device computing its own trials; without a mesh `fn` itself.
 
@@ -53,22 +68,10 @@ def spread(fn: Callable[..., Any], mesh: jax.sharding.Mesh | None, *per_trial: b
     """
     if mesh is None:
         return fn
-    specs = tuple(jax.sharding.PartitionSpec(AXIS) if own else jax.sharding.PartitionSpec() for own in per_trial)
-    # Devices exchange nothing, and a model's loops need not say which of their values differ between devices.
-    return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=jax.sharding.PartitionSpec(AXIS), check_vma=False)
+    # Unchecked, as devices exchange nothing: a model's loops need not say which of their values differ between them.
+    specs = tuple(map(_spec, per_trial))
+    return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=_spec(True), check_vma=False)
 
 
-def whole(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
-    """Arrays, whole on every device; without a mesh as they are."""
-    return (
-        tree if mesh is None else jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-    )
-
-
-def cut(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
-    """Arrays [t, ...], each device holding its trials; without a mesh as they are."""
-    return (
-        tree
-        if mesh is None
-        else jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
-    )
+def _spec(per_trial: bool) -> jax.sharding.PartitionSpec:
+    return jax.sharding.PartitionSpec(AXIS) if per_trial else jax.sharding.PartitionSpec()

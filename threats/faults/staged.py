@@ -118,10 +118,12 @@ class Stages:
             for number, rows in missing.items()
         }
         if self._auc is None:
-            logits = np.zeros((self._group, self._count, self._found.logits.aval.shape[1]), np.float32)
+            shape = self._group, self._count, self._found.logits.aval.shape[1]
+            placed = devices.placement(self._mesh, per_trial=True)
+            logits = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=placed)
             areas = jax.vmap(lambda one, labels: outcomes.auc(one, labels, self._task), (0, None))
             areas = devices.spread(areas, self._mesh, True, False)
-            self._auc = jax.jit(areas).lower(devices.cut(logits, self._mesh), self._all_labels).compile()
+            self._auc = jax.jit(areas).lower(logits, self._all_labels).compile()
         with _threads() as each:
             self._programs.update(zip(lowered, each(lambda some: some.compile(), lowered.values()), strict=True))
             list((map if self._mesh else each)(run, groups))  # a group is on all devices: no two at a time
@@ -143,10 +145,8 @@ class Stages:
 
     def step(self, number: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
         """The jitted function that evaluates a group of trials in a part, on one batch of images."""
-        alone = self._group == devices.count(self._mesh)
-        trials = _trials(
-            self._found, self._plan.parts[number], self._table, self._task, alone=alone, flipped=self._flipped
-        )
+        part, alone = self._plan.parts[number], self._group == devices.count(self._mesh)
+        trials = _trials(self._found, part, self._table, self._task, alone=alone, flipped=self._flipped)
         return jax.jit(devices.spread(trials, self._mesh, *(False,) * 5, True))
 
     def arguments(self, number: int, faults: slots.Faults, batch: int = 0) -> tuple[Any, ...]:
@@ -207,7 +207,10 @@ def _trials(
     alone: bool,
     flipped: bool,
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """(kept, labels, reference, valid, weights, faults [t, k]) -> sums over the images [t, 4], logits [t, b, c]."""
+    """(kept, labels, reference, valid, weights, faults [t, k]) -> sums over the images [t, 4], logits [t, b, c].
+
+    alone: t is 1. flipped: the weights have their faults already.
+    """
     own = sites.SiteTable(tuple(table[index] for index in part.members))
     by_rank = {rank: found.leaves[index] for rank, index in enumerate(part.members) if index in found.leaves}
 
