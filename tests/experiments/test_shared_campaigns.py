@@ -34,6 +34,7 @@ class Folder:
     def __init__(self, name):
         self.path = folder / name
         self.path.mkdir(parents=True, exist_ok=True)
+        self.saved = 0
 
     def load(self, start, stop):
         path = self.path / f"{start}-{stop}.npz"
@@ -49,6 +50,7 @@ class Folder:
         with temporary.open("wb") as file:
             np.savez(file, *jax.tree.leaves(some))
         temporary.rename(self.path / f"{start}-{stop}.npz")
+        self.saved += some.count
 
 
 def apply(variables, images):
@@ -69,6 +71,7 @@ def run(name, **options):
         apply, variables, images, labels, spec, key=jax.random.key(3), task="multi-class", store=store, **options
     )
     np.savez(folder / f"{name}.{processes.shard()[0]}.npz", *jax.tree.leaves(found.trials))
+    (folder / f"{name}.{processes.shard()[0]}.saved").write_text(str(store.saved))
     interval = found.overall(spec.metric)
     print(name, found.trials.count, found.stopped, repr(tuple(interval)), flush=True)
 
@@ -141,6 +144,9 @@ def test_two_processes_give_the_rows_of_one(tmp_path):
         assert lines == alone[1]
     assert [line.split()[0] for line in alone[1]] == ["strata", "half_width"]
     assert " True " in alone[1][-1], "it stopped early"
+    saved = [int((tmp_path / "two" / f"strata.{i}.saved").read_text()) for i in (1, 2)]
+    assert min(saved) > 0
+    assert sum(saved) == int(alone[1][0].split()[1]), "no trial has run twice"
     loss = 8  # of the leaves of `Trials`: three, four of the faults, accuracy, loss, ...
     for name in ("strata", "half_width"):
         with np.load(tmp_path / "one" / f"{name}.1.npz") as one:
