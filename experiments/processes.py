@@ -1,8 +1,11 @@
-"""Several processes, on one machine or on many, as one training; process 0 does everything else alone.
+"""Several processes, on one machine or on many, as one training or one campaign; process 0 does the rest alone.
 
 Each process is started with the same command and `--distributed`. They meet at the coordinator, load the data each for
 itself, wait until all have it and process 0 has opened the run's folder (which all of them must see), and train over
 all their devices. Then they part: the others end, and process 0 writes the rows, measures and reports.
+
+A campaign they run with `threats.run_campaign(..., store=store, shard=shard(), together=together)`, each on a mesh of
+its own devices, with a store in a folder that all of them see.
 """
 
 import contextlib
@@ -35,6 +38,8 @@ def join(cluster: Cluster) -> None:
     """
     try:
         jax.distributed.initialize(**cluster._asdict())
+        with together():  # connected from here on, so that the end of another is noticed at once
+            pass
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -60,9 +65,22 @@ def together() -> Iterator[None]:
         yield
         ready = True
     finally:
-        all_ready = jax.process_count() == 1 or bool(np.all(multihost_utils.process_allgather(np.asarray(ready))))
+        all_ready = jax.process_count() == 1 or _all(ready)
     if not all_ready:
         raise ValueError("another process has stopped, see what it said")
+
+
+def _all(ready: bool) -> bool:
+    """Whether every process says so; one that has died does not. (JAX ends this one too, about 100 s later.)"""
+    try:
+        return bool(np.all(multihost_utils.process_allgather(np.asarray(ready))))
+    except (ValueError, RuntimeError):  # what JAX raises where the connection is lost
+        return False
+
+
+def shard() -> tuple[int, int]:
+    """(i, n): which part of a campaign is this process's, from 1, of how many."""
+    return jax.process_index() + 1, jax.process_count()
 
 
 def leave() -> None:

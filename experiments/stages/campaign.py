@@ -78,11 +78,18 @@ def prepare(ctx: context.Context, number_format: str) -> Prepared:
         key=ctx.key("fault", "campaign"),
         task=ctx.task,
         strategy=ctx.run.trial_strategy,
+        mesh=_mesh(ctx),
     )
     identity = fingerprint.fingerprint(apply, variables, images, labels, campaign)
     right = np.asarray(outcomes.accuracy(campaign.reference, labels, ctx.task))
     root = ctx.folder.fault_parts / f"campaign_{number_format}"
     return Prepared(number_format, campaign, root, identity, right)
+
+
+def _mesh(ctx: context.Context) -> jax.sharding.Mesh | None:
+    """The devices that share the trials: as many as are asked for; by default all of an accelerator, one of a CPU."""
+    count = ctx.run.devices or (1 if jax.default_backend() == "cpu" else jax.local_device_count())
+    return faults.trial_mesh(count) if count > 1 else None
 
 
 def plan(ctx: context.Context) -> Iterator[str]:

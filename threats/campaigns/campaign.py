@@ -10,8 +10,10 @@ Example:
   >>> found.overall("critical_5"), found.by("layer", "critical_5")
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +23,8 @@ from threats import outcomes, statistics
 from threats.campaigns import drawing as drawings
 from threats.campaigns import estimates, prepared, schedule, trials
 from threats.campaigns import spec as specs
+
+Together = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 class Progress(NamedTuple):
@@ -76,6 +80,7 @@ def run_campaign(
     task: outcomes.Task = "multi-class",
     store: trials.Store | None = None,
     shard: tuple[int, int] = (1, 1),
+    together: Together | None = None,
     watch: Callable[[Progress], object] = lambda progress: None,
     **options: Any,
 ) -> CampaignResult:
@@ -92,15 +97,21 @@ def run_campaign(
       store: where finished chunks are kept; by default nowhere. What belongs to another campaign is the store's to
         refuse.
       shard: (i, n): run the i-th of n parts only, i from 1; trials of other parts are taken from the store where they
-        are there. A campaign with `half_width` cannot be split, as when to stop depends on all trials.
-      watch: told after every chunk.
-      **options: of `faults.make_trial_fn`: strategy, trials_at_once, images_at_once, reuse, devices.
+        are there. A campaign with `half_width` cannot be split so, as when to stop depends on all trials.
+      together: makes one campaign of n processes that run at the same time, each with its `shard`, and keep their
+        chunks in one store: the block `with together():` is entered by all of them, and left by none before all have
+        come to its end, as in `experiments.processes.together`. They share the pilot, stop after the same trial, and
+        each has all trials in the end. All have equally many devices. The store may keep chunks after the last that
+        counts.
+      watch: told after every chunk that this process has run or read.
+      **options: of `faults.make_trial_fn`: strategy, trials_at_once, images_at_once, reuse, mesh. With a mesh (of
+        `faults.trial_mesh`) the devices of this process share the trials.
 
     Raises:
       ValueError: the spec does not fit the model, or as in `faults.run_trials`.
     """
     campaign = prepared.prepare(apply, variables, images, labels, spec, key=key, task=task, **options)
-    return conduct(campaign, store=store, shard=shard, watch=watch)
+    return conduct(campaign, store=store, shard=shard, together=together, watch=watch)
 
 
 def conduct(
@@ -108,81 +119,130 @@ def conduct(
     *,
     store: trials.Store | None = None,
     shard: tuple[int, int] = (1, 1),
+    together: Together | None = None,
     watch: Callable[[Progress], object] = lambda progress: None,
 ) -> CampaignResult:
     """Runs a prepared campaign; arguments as in `run_campaign`."""
     spec, drawing = campaign.drawing.spec, campaign.drawing
     if not 1 <= shard[0] <= shard[1]:
         raise ValueError(f"shard must be (i, n) with 1 <= i <= n, got {shard}")
-    if shard[1] > 1 and spec.half_width is not None:
-        raise ValueError("a campaign with half_width cannot be split: give trials instead")
-    course = _Course(campaign, store, watch)
+    if shard[1] > 1 and spec.half_width is not None and not together:
+        raise ValueError("a campaign with half_width cannot be split without `together`: give trials instead")
+    if together and store is None:
+        raise ValueError("processes that run a campaign together need a store that all of them see: give store")
+    course = _Course(campaign, store, together, watch)
     pilot = schedule.pilot(drawing)
-    for start, stop in schedule.chunks(0, pilot, campaign.chunk):
-        course.take(start, stop, np.arange(start, stop) % len(drawing.strata), run=True)
+    if pilot:  # what follows needs all of it: whoever is by himself runs it all
+        course.run(0, np.arange(pilot) % len(drawing.strata), shard if together else (1, 1))
     order = schedule.after_pilot(drawing, campaign.planned, course.by_stratum() if pilot else None)
     course.planned = pilot + len(order)
-    for number, (start, stop) in enumerate(schedule.chunks(pilot, course.planned, campaign.chunk)):
-        course.take(start, stop, order[start - pilot : stop - pilot], run=number % shard[1] == shard[0] - 1)
-        if course.stopped:
-            break
+    course.run(pilot, order, shard)
     if not course.parts:
         raise ValueError(f"shard {shard[0]} of {shard[1]} has no trials, there are {course.planned}: use fewer shards")
-    found = trials.join(course.parts)
+    found = trials.join([part for _, part in sorted(course.parts.items())])
     complete = course.stopped or found.count == course.planned
     return CampaignResult(drawing, found, campaign.accuracy, campaign.auc, pilot, course.stopped, complete)
 
 
 @dataclasses.dataclass
 class _Course:
-    """A campaign under way: what has run or was read, in the order of the trials' numbers."""
+    """A campaign under way: by the number of its first trial, each chunk that has run or was read, and its values."""
 
     campaign: prepared.Campaign
     store: trials.Store | None
+    together: Together | None
     watch: Callable[[Progress], object]
     planned: int = 0
     stopped: bool = False
 
     def __post_init__(self) -> None:
         self.planned = self.campaign.planned
-        self.parts: list[trials.Trials] = []
-        self.values: list[np.ndarray] = []
+        self.parts: dict[int, trials.Trials] = {}
+        self.values: dict[int, np.ndarray] = {}
         spec = self.campaign.drawing.spec
         adaptive = _sequential(self.campaign.drawing)
         self.sequence = statistics.ConfidenceSequence(confidence=(1 + spec.confidence) / 2) if adaptive else None
 
-    def take(self, start: int, stop: int, strata: np.ndarray, *, run: bool) -> None:
-        """Reads a chunk, or runs and keeps it if it is this one's to run."""
-        found = self.store.load(start, stop) if self.store else None
-        fresh = 0
-        if found is None:
-            if not run:
+    def run(self, first: int, strata: np.ndarray, shard: tuple[int, int]) -> None:
+        """Takes the trials from `first` on, of these strata, in their order where that decides when to stop.
+
+        With `together` the processes meet when all have run their share; where the campaign may stop, after each block.
+        """
+        index, count = shard
+        blocks = schedule.blocks(first, first + len(strata), self.campaign.chunk, self.campaign.chunks_at_once)
+        size = count if self.sequence else len(blocks)
+        for start in range(0, len(blocks), size):
+            waiting: dict[tuple[int, int], tuple[trials.Trials | None, int]] = {}
+            with self.together() if self.together else contextlib.nullcontext():
+                for number, block in enumerate(blocks[start : start + size]):
+                    rows = strata[block[0][0] - first : block[-1][1] - first]
+                    for chunk, part, fresh in self._block(block, rows, run=number % count == index - 1):
+                        if part is None or (waiting and self.sequence):
+                            waiting[chunk] = part, fresh
+                        else:
+                            self._count(chunk, part, fresh)
+            self._read(waiting)
+            if self.stopped:
+                break
+
+    def _block(
+        self, block: list[tuple[int, int]], strata: np.ndarray, *, run: bool
+    ) -> Iterator[tuple[tuple[int, int], trials.Trials | None, int]]:
+        """(chunk, trials, how many of them ran now) until the campaign stops; None for what others are to run."""
+        found = {chunk: self.store.load(*chunk) if self.store else None for chunk in block}
+        missing = [chunk for chunk in block if found[chunk] is None] if run else []
+        if missing:
+            numbers = np.concatenate([np.arange(*chunk) for chunk in missing])
+            ran = self.campaign.run(numbers, strata[numbers - block[0][0]])
+            ends = np.cumsum([stop - start for start, stop in missing])
+            for chunk, (start, stop) in zip(missing, itertools.pairwise([0, *ends]), strict=True):
+                found[chunk] = trials.take(ran, slice(start, stop))
+        for chunk, part in found.items():
+            if self.stopped:
                 return
-            found = self.campaign.run(np.arange(start, stop), strata)
-            fresh = found.count
-            if self.store:
-                self.store.save(found)
-        self.parts.append(found)
+            if chunk in missing and self.store:
+                self.store.save(part)
+            yield chunk, part, part.count if chunk in missing else 0
+
+    def _read(self, waiting: Mapping[tuple[int, int], tuple[trials.Trials | None, int]]) -> None:
+        """Takes chunks that other processes have run by now, and those that had to wait for them."""
+        for chunk, (part, fresh) in waiting.items():
+            if self.stopped:
+                return
+            if part is None and self.store:
+                part = self.store.load(*chunk)
+            if part is None and self.together:
+                raise ValueError(
+                    f"trials {chunk[0]} to {chunk[1] - 1}, which another process has run, are not in the store: "
+                    "give all processes a store that each of them sees"
+                )
+            if part is not None:
+                self._count(chunk, part, fresh)
+
+    def _count(self, chunk: tuple[int, int], part: trials.Trials, fresh: int) -> None:
         spec = self.campaign.drawing.spec
-        self.values.append(estimates.values(found, spec.metric, accuracy=self.campaign.accuracy))
+        values = estimates.values(part, spec.metric, accuracy=self.campaign.accuracy)
+        self.parts[chunk[0]], self.values[chunk[0]] = part, values
         if self.sequence:
-            estimate = self.sequence.update(self.values[-1])
+            estimate = self.sequence.update(values)
             self.stopped = statistics.reached(estimate, half_width=spec.half_width)
         else:
-            estimate = estimates.of(np.concatenate(self.values), confidence=spec.confidence)
-        self.watch(Progress(sum(map(len, self.values)), self.planned, estimate, fresh))
+            estimate = estimates.of(np.concatenate(list(self.values.values())), confidence=spec.confidence)
+        self.watch(Progress(sum(map(len, self.values.values())), self.planned, estimate, fresh))
 
     def by_stratum(self) -> dict[str, np.ndarray]:
         """The values of the metric so far by the name of the stratum."""
-        stratum, values = np.concatenate([part.stratum for part in self.parts]), np.concatenate(self.values)
+        starts = sorted(self.parts)
+        stratum = np.concatenate([self.parts[start].stratum for start in starts])
+        values = np.concatenate([self.values[start] for start in starts])
         return {entry.name: values[stratum == i] for i, entry in enumerate(self.campaign.drawing.strata)}
 
 
 def replay(campaign: prepared.Campaign, found: trials.Trials, number: int) -> trials.Trials:
     """Runs one trial again, from what its row says was hit; equal bit for bit on the same machine and versions.
 
-    Where trials run in groups under `jax.vmap`, the whole chunk that it was in runs again, as rounding may depend on
-    the group.
+    Where trials run in groups, under `jax.vmap` or on several devices, all that ran in one call with it run again, as
+    rounding may depend on the group. (Where some of these had been read from a store, equal to rounding.)
 
     Args:
       campaign: prepared as when the trial ran.
@@ -197,7 +257,8 @@ def replay(campaign: prepared.Campaign, found: trials.Trials, number: int) -> tr
         raise ValueError(f"trial {number} is not among the campaign's {found.count} trials (numbers {numbers})")
     first, last = number, number + 1
     if not campaign.alone:
-        first, last = schedule.chunk_of(number, schedule.pilot(campaign.drawing), campaign.chunk)
+        size = campaign.chunk * campaign.chunks_at_once
+        first, last = schedule.piece_of(number, schedule.pilot(campaign.drawing), size)
     rows = (first <= found.number) & (found.number < last)
     same = trials.take(found, rows)
     again = campaign.run(same.number, same.stratum, given=same)

@@ -12,7 +12,7 @@ from threats import faults, outcomes
 from threats.campaigns import drawing as drawings
 from threats.campaigns import spec as specs
 from threats.campaigns import trials
-from threats.faults import batching
+from threats.faults import batching, devices
 
 _CALLS_PER_CHUNK = 32
 _SHOTS_PER_CHUNK = 1024
@@ -22,8 +22,8 @@ class Campaign(NamedTuple):
     """A campaign that is ready to run; from `prepare`.
 
     drawing: draws its trials. run: numbers and strata of some trials -> `trials.Trials`. reference: [n, c] fault-free
-    logits. accuracy, auc: of these.
-    planned: trials at most. chunk: trials that run and are kept together. alone: whether each runs by itself.
+    logits. accuracy, auc: of these. planned: trials at most. chunk: trials that are kept together, on any number of
+    devices. chunks_at_once: as many run in one call. alone: whether each trial runs by itself.
     """
 
     drawing: drawings.Drawing
@@ -33,6 +33,7 @@ class Campaign(NamedTuple):
     auc: float
     planned: int
     chunk: int
+    chunks_at_once: int
     alone: bool
 
 
@@ -48,15 +49,17 @@ def prepare(
     **options: Any,
 ) -> Campaign:
     """Everything that running a campaign needs, without running a trial; arguments as in `run_campaign`."""
+    mesh = devices.check(options.get("mesh"))
     table = sites_of(apply, variables, images, spec)
     drawing = drawings.prepare(spec, table, key=key)
     planned = spec.planned(drawing.population)
     size = options.get("images_at_once")
     reference = jax.jit(lambda v, x: faults.fault_free_logits(apply, v, x, images_at_once=size))(variables, images)
     at_once = options.get("trials_at_once") or batching.default_trials(table, options.get("strategy", "auto"))
+    variables = devices.whole(variables, mesh)
     if spec.one_shot:
-        strategy = options.get("strategy", "auto")
-        shots = faults.make_one_shot_fn(apply, images, labels, table, reference, task=task, strategy=strategy)
+        chosen = {"strategy": options.get("strategy", "auto"), "mesh": mesh}
+        shots = faults.make_one_shot_fn(apply, images, labels, table, reference, task=task, **chosen)
         run = functools.partial(_run_shots, functools.partial(shots, variables), drawing, images.shape[0])
     else:
         options = {"expected_trials": planned, **options}
@@ -70,7 +73,8 @@ def prepare(
         auc=float(outcomes.auc(reference, labels, task)),
         planned=planned,
         chunk=_SHOTS_PER_CHUNK if spec.one_shot else _CALLS_PER_CHUNK * at_once,
-        alone=at_once == 1 and not spec.one_shot,
+        chunks_at_once=devices.count(mesh),
+        alone=at_once * devices.count(mesh) == 1 and not spec.one_shot,
     )
 
 

@@ -49,8 +49,20 @@ def chunks(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + size, stop)
 
 
-def chunk_of(number: int, origin: int, size: int) -> tuple[int, int]:
-    """The chunk that holds a trial: the pilot and what follows are cut into chunks each for itself."""
+def blocks(start: int, stop: int, size: int, at_once: int) -> list[list[tuple[int, int]]]:
+    """The chunks between `start` and `stop`, `at_once` of them in each block: these run in one call."""
+    each = list(chunks(start, stop, size))
+    return [each[first : first + at_once] for first in range(0, len(each), at_once)]
+
+
+def piece_of(number: int, origin: int, size: int) -> tuple[int, int]:
+    """The chunk, or the block, that holds a trial: the pilot and what follows are cut each for itself.
+
+    Args:
+      number: of the trial.
+      origin: number of the first trial after the pilot.
+      size: trials in a chunk, or in a block.
+    """
     if number < origin:
         start = number // size * size
         return start, min(start + size, origin)

@@ -9,6 +9,7 @@ Example:
 
 from threats.faults.bits import field_of, fields, flip, from_bits, mask, to_bits, width
 from threats.faults.campaign import TrialResult, fault_free_logits, make_trial_fn, run_trials, trial_outcomes
+from threats.faults.devices import trial_mesh
 from threats.faults.formats import FORMATS, StoredApply, apply_stored, decode, store
 from threats.faults.injection import flip_activations, flip_weights, inject
 from threats.faults.one_shot import make_one_shot_fn
@@ -50,6 +51,7 @@ __all__ = [
     "state_sites",
     "store",
     "to_bits",
+    "trial_mesh",
     "trial_outcomes",
     "weight_sites",
     "widen",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from threats.faults import sites, slots
+from threats.faults import devices, sites, slots
 
 Strategy = Literal["auto", "vmap", "map"]
 STRATEGIES = ("auto", "vmap", "map")
@@ -17,17 +17,29 @@ _TRIALS_AT_ONCE = 16
 _OWN_BYTES_AT_ONCE = 2**30
 
 
-def in_groups(trial: Callable[[slots.Faults], Any], faults: slots.Faults, size: int) -> Any:
+def in_groups(
+    trial: Callable[[slots.Faults], Any], faults: slots.Faults, size: int, mesh: jax.sharding.Mesh | None = None
+) -> Any:
     """`trial` over every trial: groups of `size` under vmap, one group after another, one compilation of the model.
 
     Args:
       trial: from one trial's faults [k] to a pytree of arrays.
       faults: [t, k].
       size: trials in a group; the last one is filled up with fault-free trials.
+      mesh: devices that share the trials, see `devices`; each runs its own groups.
 
     Returns:
       The pytree with a leading axis [t].
     """
+    each = devices.spread(lambda own: _in_groups(trial, own, size), mesh, True)
+    if mesh is None:
+        return each(faults)
+    count = faults.site.shape[0]
+    filled = slots.pad(faults, -(-count // mesh.size) * mesh.size)
+    return jax.tree.map(lambda x: x[:count], each(filled))
+
+
+def _in_groups(trial: Callable[[slots.Faults], Any], faults: slots.Faults, size: int) -> Any:
     count = faults.site.shape[0]
     size = min(size, count)
     if size == 1:

@@ -10,7 +10,8 @@ and the AUC of all z' (`outcomes.auc`).
 
 What a trial's faults cannot change is computed once and kept (see `reuse`). Trials run in groups of `trials_at_once`
 under `jax.vmap`. On a CPU one trial at a time is fastest, on as many threads as there are cores: faulty weights under
-`vmap` turn convolutions into grouped ones. Images go through the model in batches of `images_at_once`.
+`vmap` turn convolutions into grouped ones. Images go through the model in batches of `images_at_once`. Several devices
+share a group (see `devices`).
 `trial_outcomes` is the whole model for every trial in one traceable function, to be jitted, exported or scanned.
 """
 
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from threats import outcomes
-from threats.faults import batching, injection, sites, slots, staged
+from threats.faults import batching, devices, injection, sites, slots, staged
 
 Apply = Callable[..., Any]
 
@@ -109,6 +110,7 @@ def make_trial_fn(
     trials_per_call: int | None = None,
     expected_trials: int | None = None,
     reuse: bool = True,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[injection.Variables, slots.Faults], TrialResult]:
     """A function of (variables, faults) for a campaign in chunks: compiled programs and fault-free values are kept.
 
@@ -122,6 +124,8 @@ def make_trial_fn(
         of the first call. Results agree to rounding whatever it is, and bit for bit if it is the same.
       reference: [n, c] fault-free logits (`fault_free_logits`); without it every call computes them, at the cost of
         about one trial.
+      mesh: devices that share the trials (`trial_mesh`), `trials_at_once` on each at a time; by default one device has
+        them all. Results agree to rounding on any number of devices.
       Others as in `run_trials`.
 
     Returns:
@@ -132,8 +136,10 @@ def make_trial_fn(
     """
     options = {"task": task, "strategy": strategy, "trials_at_once": trials_at_once, "images_at_once": images_at_once}
     check(images, labels, reference, **options)
-    compiled = jax.jit(functools.partial(trial_outcomes, apply, table=table, **options))
+    mesh = devices.check(mesh)
+    compiled = jax.jit(functools.partial(trial_outcomes, apply, table=table, mesh=mesh, **options))
     data = {"images": jnp.asarray(images), "labels": jnp.asarray(labels), "reference": reference}
+    data = devices.whole(data, mesh)
 
     traced = any(isinstance(x, jax.core.Tracer) for x in (images, labels, reference))
     stages = None
@@ -148,6 +154,7 @@ def make_trial_fn(
             images_at_once=images_at_once or batching.default_images(images),
             trials_at_once=trials_at_once or batching.default_trials(table, strategy),
             trials=expected_trials,
+            mesh=mesh,
         )
 
     def trial_fn(variables: injection.Variables, faults: slots.Faults) -> TrialResult:
@@ -158,7 +165,7 @@ def make_trial_fn(
             return TrialResult(*map(jnp.asarray, (*means.T, before, after)))
         count = faults.site.shape[0]
         filled = faults if trials_per_call is None else slots.pad(faults, trials_per_call)
-        result = compiled(variables, faults=filled, **data)
+        result = compiled(devices.whole(variables, mesh), faults=filled, **data)
         return jax.tree.map(lambda values: values[:count], result)
 
     return trial_fn
@@ -177,8 +184,12 @@ def trial_outcomes(
     trials_at_once: int | None = None,
     images_at_once: int | None = None,
     reference: jax.Array | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> TrialResult:
-    """`run_trials` as one traceable function, every trial by the whole model: for the caller to jit, export or scan."""
+    """`run_trials` as one traceable function, every trial by the whole model: for the caller to jit, export or scan.
+
+    With a mesh as in `make_trial_fn`; to be called under `jax.jit`.
+    """
     check(images, labels, reference, task, strategy, trials_at_once, images_at_once)
     if reference is None:
         reference = fault_free_logits(apply, variables, images, images_at_once=images_at_once)
@@ -190,7 +201,7 @@ def trial_outcomes(
         means, logits = _mean_outcomes(apply, faulty, batches, images.shape[0], task)
         return TrialResult(*means, outcomes.auc(logits, labels, task), before, after)
 
-    return batching.in_groups(trial, faults, trials_at_once or batching.default_trials(table, strategy))
+    return batching.in_groups(trial, faults, trials_at_once or batching.default_trials(table, strategy), mesh)
 
 
 def fault_free_logits(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from threats import outcomes
-from threats.faults import batching, campaign, injection, sites, slots
+from threats.faults import batching, campaign, devices, injection, sites, slots
 
 _SHOTS_AT_ONCE = 128
 
@@ -27,6 +27,7 @@ def make_one_shot_fn(
     *,
     task: outcomes.Task = "multi-class",
     strategy: batching.Strategy = "auto",
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[injection.Variables, slots.Faults, np.ndarray], campaign.TrialResult]:
     """A function of (variables, faults [t, k], image numbers [t]) that evaluates trial i on its image alone.
 
@@ -38,15 +39,17 @@ def make_one_shot_fn(
       reference: [n, c] fault-free logits.
       task: one of `outcomes.TASKS`.
       strategy: as in `campaign.run_trials`, for faults in weights and states.
+      mesh: devices that share the trials, as in `campaign.make_trial_fn`.
 
     Returns:
       fn -> `TrialResult`: accuracy, SDC and non-finite rate are 0 or 1 (in multi-label, accuracy is the share of right
       labels), AUC is NaN, values before and after are those at the trial's own image.
     """
     campaign.check(images, labels, reference, task, strategy, None, None)
+    mesh = devices.check(mesh)
     activations = all(site.kind == "activation" for site in table)
     size = _SHOTS_AT_ONCE if activations else batching.default_trials(table, strategy)
-    data = tuple(jnp.asarray(rows) for rows in (images, labels, reference))
+    data = devices.whole(tuple(jnp.asarray(rows) for rows in (images, labels, reference)), mesh)
 
     def shot(variables, argument):
         fault, image, label, clean = argument
@@ -56,21 +59,23 @@ def make_one_shot_fn(
         found = outcomes.sums(logits, label[None], clean[None], jnp.ones((1,), bool), task)
         return campaign.TrialResult(*found, jnp.float32(jnp.nan), before, after)
 
-    @jax.jit
-    def group(variables, faults, numbers):
+    def shots(variables, data, faults, numbers):
         arguments = (faults, *(rows[numbers] for rows in data))
         if size == 1:
             return jax.lax.map(functools.partial(shot, variables), arguments)
         return jax.vmap(functools.partial(shot, variables))(arguments)
 
+    group = jax.jit(devices.spread(shots, mesh, False, False, True, True))
+
     def run(variables: injection.Variables, faults: slots.Faults, numbers: np.ndarray) -> campaign.TrialResult:
         slots.check(faults, table)
-        count, at_once = len(numbers), max(size, _SHOTS_AT_ONCE)
+        variables = devices.whole(variables, mesh)
+        count, at_once = len(numbers), max(size, _SHOTS_AT_ONCE) * devices.count(mesh)
         found = []
         for start in range(0, count, at_once):
             some = slots.pad(jax.tree.map(lambda x, start=start: x[start : start + at_once], faults), at_once)
             own = np.resize(numbers[start : start + at_once], at_once)
-            found.append(group(variables, some, own))
+            found.append(group(variables, data, *devices.cut((some, own), mesh)))
         return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:count], *found)
 
     return run

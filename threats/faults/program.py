@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -75,6 +76,10 @@ def trace(
         for index, site in enumerate(table)
         if site.kind != "weight"
     }
+    # Without where the arrays are: the equations run wherever their values will be.
+    variables, images = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), (variables, images)
+    )
     try:
         marked = jax.make_jaxpr(lambda v, x: apply(injection.with_taps(v, table, entries), x))(variables, images)
     except NotImplementedError:  # the mark has no rule for `jax.vmap` or `jax.grad`

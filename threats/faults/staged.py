@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from threats import outcomes
-from threats.faults import batching, bits, injection, program, reuse, sites, slots
+from threats.faults import batching, bits, devices, injection, program, reuse, sites, slots
 
 _MOST_THREADS = 8  # each holds a batch's activations
 
@@ -29,6 +29,7 @@ class Stages:
       images_at_once: b.
       trials_at_once: 1 runs trials one after another in each thread, more run as many under `jax.vmap`.
       trials: how many are expected in all calls, which decides how many programs pay; None for those of the first.
+      mesh: devices that share each group, `trials_at_once` on each; what all trials read is whole on every one.
     """
 
     def __init__(
@@ -43,16 +44,18 @@ class Stages:
         images_at_once: int,
         trials_at_once: int,
         trials: int | None,
+        mesh: jax.sharding.Mesh | None = None,
     ):
         def batches(rows):
-            return list(batching.split(jnp.asarray(rows), images_at_once))
+            return devices.whole(list(batching.split(jnp.asarray(rows), images_at_once)), mesh)
 
-        self._apply, self._table, self._task, self._at_once = apply, table, task, trials_at_once
-        self._count, self._trials = images.shape[0], trials
-        self._images, self._labels, self._all_labels = batches(images), batches(labels), jnp.asarray(labels)
+        self._apply, self._table, self._task, self._mesh = apply, table, task, mesh
+        self._count, self._trials, self._group = images.shape[0], trials, trials_at_once * devices.count(mesh)
+        self._images, self._labels = batches(images), batches(labels)
+        self._all_labels = devices.whole(jnp.asarray(labels), mesh)
         self._auc: Any = None
         self._given = None if reference is None else batches(reference)
-        self._valid = list(batching.valid(self._count, images_at_once))
+        self._valid = devices.whole(list(batching.valid(self._count, images_at_once)), mesh)
         self._kind: Any = None
         self._leaves: list[Any] = []
 
@@ -78,7 +81,7 @@ class Stages:
         same = [a is b and isinstance(a, jax.Array) for a, b in zip(leaves, self._leaves, strict=False)]
         if len(same) != len(leaves) or not all(same):
             self._leaves, self._clean = [], None  # the old values go before the new ones come
-            variables = jax.tree.map(jnp.asarray, dict(variables))
+            variables = devices.whole(jax.tree.map(jnp.asarray, dict(variables)), self._mesh)
             self._clean = self._run_clean(variables, self._images)
             logits = [values[self._found.logits] for values in self._clean.batched]
             self._reference = self._given or logits
@@ -99,7 +102,7 @@ class Stages:
         """Figures [t, 5] of `campaign.TrialResult`, and the values [t, k] before and after; after `prepare`."""
         faults = jax.tree.map(np.asarray, faults)
         part = np.where(faults.site >= 0, self._plan.part_of[faults.site], 0).max(axis=1, initial=0)
-        groups = list(_groups(part, self._at_once))
+        groups = list(_groups(part, self._group))
         found = np.empty((len(part), 5), np.float32)
 
         def run(group):
@@ -109,16 +112,21 @@ class Stages:
         # Threads only compile and run: what a caller has set for tracing holds in his own thread.
         missing = {number: rows for number, rows in groups if number not in self._programs}
         lowered = {
-            number: self._lowered(number, jax.tree.map(lambda leaf, rows=rows: leaf[rows], faults))
+            number: self.step(number).lower(
+                *self.arguments(number, jax.tree.map(lambda leaf, rows=rows: leaf[rows], faults))
+            )
             for number, rows in missing.items()
         }
         if self._auc is None:
-            logits = jax.ShapeDtypeStruct((self._at_once, self._count, self._found.logits.aval.shape[1]), jnp.float32)
+            shape = self._group, self._count, self._found.logits.aval.shape[1]
+            placed = devices.placement(self._mesh, per_trial=True)
+            logits = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=placed)
             areas = jax.vmap(lambda one, labels: outcomes.auc(one, labels, self._task), (0, None))
+            areas = devices.spread(areas, self._mesh, True, False)
             self._auc = jax.jit(areas).lower(logits, self._all_labels).compile()
         with _threads() as each:
             self._programs.update(zip(lowered, each(lambda some: some.compile(), lowered.values()), strict=True))
-            list(each(run, groups))
+            list((map if self._mesh else each)(run, groups))  # a group is on all devices: no two at a time
         return found, *self._values(faults)
 
     def _outcomes(self, number: int, faults: slots.Faults) -> np.ndarray:
@@ -130,14 +138,21 @@ class Stages:
                 sums, rows = self._programs[number](*self._batch(part, batch), *shared)
                 total += np.asarray(sums)
                 logits.append(rows)
-            areas = self._auc(np.concatenate(logits, axis=1)[:, : self._count], self._all_labels)
+            rows = np.concatenate(logits, axis=1)[:, : self._count]
+            areas = self._auc(devices.cut(rows, self._mesh), self._all_labels)
             found = np.concatenate([total / np.float32(self._count), np.asarray(areas)[:, None]], axis=1)
         return found[: len(faults.site)]
 
-    def _lowered(self, number: int, faults: slots.Faults) -> jax.stages.Lowered:
+    def step(self, number: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        """The jitted function that evaluates a group of trials in a part, on one batch of images."""
+        part, alone = self._plan.parts[number], self._group == devices.count(self._mesh)
+        trials = _trials(self._found, part, self._table, self._task, alone=alone, flipped=self._flipped)
+        return jax.jit(devices.spread(trials, self._mesh, *(False,) * 5, True))
+
+    def arguments(self, number: int, faults: slots.Faults, batch: int = 0) -> tuple[Any, ...]:
+        """What `step(number)` is called with, for at most a group of trials; after `prepare`."""
         part = self._plan.parts[number]
-        trials = _trials(self._found, part, self._table, self._task, alone=self._at_once == 1)
-        return jax.jit(trials).lower(*self._batch(part, 0), *self._shared(part, faults))
+        return *self._batch(part, batch), *self._shared(part, faults)
 
     def _batch(self, part: reuse.Part, batch: int) -> tuple[Any, ...]:
         values, fixed = self._clean.batched[batch], self._clean.fixed
@@ -149,16 +164,21 @@ class Stages:
         rank = np.full(len(self._table), -1, np.int32)
         rank[list(part.members)] = np.arange(len(part.members))
         ranked = faults._replace(site=np.where(faults.site >= 0, rank[faults.site], np.int32(-1)))
-        spare = self._at_once - len(faults.site)
+        spare = self._group - len(faults.site)
         none = jax.tree.map(np.asarray, slots.unused(ranked, spare, ranked.site.shape[1]))
         ranked = jax.tree.map(lambda some, unused: np.concatenate([some, unused]), ranked, none)
         leaf_of = self._found.leaves
         weights = {i: self._clean.fixed[leaf_of[index]] for i, index in enumerate(part.members) if index in leaf_of}
-        if self._at_once == 1:
+        if self._flipped:
             for i in {int(i) for i in ranked.site[0] if int(i) in weights}:
                 own = ranked.site[0] == i
                 weights[i] = _hit(np.asarray(weights[i]), jax.tree.map(lambda x, own=own: x[0][own], ranked))
-        return weights, ranked
+        return weights, devices.cut(ranked, self._mesh)
+
+    @property
+    def _flipped(self) -> bool:
+        """Whether the weights of a trial, alone on the only device, are flipped before its program gets them."""
+        return self._group == 1 and self._mesh is None
 
     def _values(self, faults: slots.Faults) -> tuple[np.ndarray, np.ndarray]:
         """The value of each slot [t, k] float32 before and after; NaN where unused."""
@@ -179,15 +199,24 @@ class Stages:
 
 
 def _trials(
-    found: program.Program, part: reuse.Part, table: sites.SiteTable, task: outcomes.Task, *, alone: bool
+    found: program.Program,
+    part: reuse.Part,
+    table: sites.SiteTable,
+    task: outcomes.Task,
+    *,
+    alone: bool,
+    flipped: bool,
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """(kept, labels, reference, valid, weights, faults [t, k]) -> sums over the images [t, 4], logits [t, b, c]."""
+    """(kept, labels, reference, valid, weights, faults [t, k]) -> sums over the images [t, 4], logits [t, b, c].
+
+    alone: t is 1. flipped: the weights have their faults already.
+    """
     own = sites.SiteTable(tuple(table[index] for index in part.members))
     by_rank = {rank: found.leaves[index] for rank, index in enumerate(part.members) if index in found.leaves}
 
     def trials(kept, labels, reference, valid, weights, faults):
         def trial(fault):
-            leaves = weights if alone else injection.flipped_leaves(weights, own, fault)
+            leaves = weights if flipped else injection.flipped_leaves(weights, own, fault)
             values = dict(zip(part.kept, kept, strict=True))
             values.update({var: leaves[rank] for rank, var in by_rank.items()})
             flips = {part.members[rank]: flip for rank, flip in injection.activation_flips(own, fault).items()}
