@@ -21,7 +21,7 @@ _RUN: tuple[Entry, ...] = (
     (flags.DEFINE_string, "output", None, "the run's folder [runs/DATASET-MODEL-sSEED]"),
     (flags.DEFINE_integer, "seed", 0, "fixes everything random: weights, order, attacks, faults"),
     (flags.DEFINE_integer, "eval_batch_size", 128, "images evaluated at once"),
-    (flags.DEFINE_integer, "devices", None, "of this machine that train and run trials [those that cut a batch; of a CPU, 1]"),
+    (flags.DEFINE_integer, "devices", None, "of this machine that train and run trials [all; of a CPU, 1]"),
     (
         flags.DEFINE_bool,
         "distributed",

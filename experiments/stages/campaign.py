@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
@@ -89,7 +90,7 @@ def prepare(ctx: context.Context, number_format: str) -> Prepared:
 def _mesh(ctx: context.Context) -> jax.sharding.Mesh | None:
     """The devices that share the trials: as many as are asked for; by default all of an accelerator, one of a CPU."""
     count = ctx.run.devices or (1 if jax.default_backend() == "cpu" else jax.local_device_count())
-    return faults.trial_mesh(count) if count > 1 else None
+    return faults.trial_mesh(jax.local_devices()[:count]) if count > 1 else None
 
 
 def plan(ctx: context.Context) -> Iterator[str]:
