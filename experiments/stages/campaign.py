@@ -90,6 +90,8 @@ def prepare(ctx: context.Context, number_format: str) -> Prepared:
 def _mesh(ctx: context.Context) -> jax.sharding.Mesh | None:
     """The devices that share the trials: as many as are asked for; by default all of an accelerator, one of a CPU."""
     count = ctx.run.devices or (1 if jax.default_backend() == "cpu" else jax.local_device_count())
+    if count > jax.local_device_count():
+        raise ValueError(f"devices must be at most {jax.local_device_count()}, as many as there are here, got {count}")
     return faults.trial_mesh(jax.local_devices()[:count]) if count > 1 else None
 
 
@@ -181,6 +183,8 @@ def _figures(number_format: str, found: campaigns.CampaignResult) -> Iterator[re
 def _differences(results: dict[str, campaigns.CampaignResult]) -> Iterator[records.Measurement]:
     """Of each further format against the first, over the trials that both have run."""
     first, *others = results
+    if results[first].drawing.strata:
+        return  # each format's pilot decides which trials follow
     for other in others:
         for metric in ("accuracy", "sdc"):
             interval = campaigns.difference(results[other], results[first], metric)

@@ -1,6 +1,7 @@
 """Fault campaigns: what is asked, which bits the trials hit, running them in resumable chunks, and what they say."""
 
-from threats.campaigns.campaign import CampaignResult, Progress, conduct, difference, replay, run_campaign
+from threats.campaigns.campaign import CampaignResult, conduct, difference, replay, run_campaign
+from threats.campaigns.course import Progress
 from threats.campaigns.estimates import GROUPS
 from threats.campaigns.prepared import Campaign, prepare
 from threats.campaigns.spec import ALLOCATIONS, DRAWINGS, KINDS, METRICS, CampaignSpec

@@ -10,34 +10,16 @@ Example:
   >>> found.overall("critical_5"), found.by("layer", "critical_5")
 """
 
-import contextlib
-import dataclasses
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from threats import outcomes, statistics
+from threats.campaigns import course, estimates, prepared, schedule, trials
 from threats.campaigns import drawing as drawings
-from threats.campaigns import estimates, prepared, schedule, trials
 from threats.campaigns import spec as specs
-
-Together = Callable[[], contextlib.AbstractContextManager[object]]
-
-
-class Progress(NamedTuple):
-    """How far a campaign is.
-
-    done, planned: trials. estimate: of the spec's metric, so far; of a stratified campaign, among the trials as they
-    were drawn. fresh: trials of the chunk that ran now, 0 if it was read from the store.
-    """
-
-    done: int
-    planned: int
-    estimate: statistics.Interval
-    fresh: int
 
 
 class CampaignResult(NamedTuple):
@@ -58,7 +40,7 @@ class CampaignResult(NamedTuple):
 
     def overall(self, metric: str, *, exact: bool = False) -> statistics.Interval:
         """A metric of `estimates.METRICS` over all faults; of the one that decides when to stop, anytime-valid."""
-        if metric == self.drawing.spec.metric and _sequential(self.drawing):
+        if metric == self.drawing.spec.metric and course.sequential(self.drawing):
             return _final(self.drawing, self.trials, self.accuracy, self.stopped)
         options = {"accuracy": self.accuracy, "pilot": self.pilot, "exact": exact}
         return estimates.overall(self.trials, self.drawing, metric, **options)
@@ -80,8 +62,8 @@ def run_campaign(
     task: outcomes.Task = "multi-class",
     store: trials.Store | None = None,
     shard: tuple[int, int] = (1, 1),
-    together: Together | None = None,
-    watch: Callable[[Progress], object] = lambda progress: None,
+    together: course.Together | None = None,
+    watch: Callable[[course.Progress], object] = lambda progress: None,
     **options: Any,
 ) -> CampaignResult:
     """Runs a campaign, or goes on with one.
@@ -119,8 +101,8 @@ def conduct(
     *,
     store: trials.Store | None = None,
     shard: tuple[int, int] = (1, 1),
-    together: Together | None = None,
-    watch: Callable[[Progress], object] = lambda progress: None,
+    together: course.Together | None = None,
+    watch: Callable[[course.Progress], object] = lambda progress: None,
 ) -> CampaignResult:
     """Runs a prepared campaign; arguments as in `run_campaign`."""
     spec, drawing = campaign.drawing.spec, campaign.drawing
@@ -130,112 +112,20 @@ def conduct(
         raise ValueError("a campaign with half_width cannot be split without `together`: give trials instead")
     if together and store is None:
         raise ValueError("processes that run a campaign together need a store that all of them see: give store")
-    course = _Course(campaign, store, together, watch)
+    under_way = course.Course(campaign, store, together, watch)
     pilot = schedule.pilot(drawing)
     if pilot:  # what follows needs all of it: whoever is by himself runs it all
-        course.run(0, np.arange(pilot) % len(drawing.strata), shard if together else (1, 1))
-    order = schedule.after_pilot(drawing, campaign.planned, course.by_stratum() if pilot else None)
-    course.planned = pilot + len(order)
-    course.run(pilot, order, shard)
-    if not course.parts:
-        raise ValueError(f"shard {shard[0]} of {shard[1]} has no trials, there are {course.planned}: use fewer shards")
-    found = trials.join([part for _, part in sorted(course.parts.items())])
-    complete = course.stopped or found.count == course.planned
-    return CampaignResult(drawing, found, campaign.accuracy, campaign.auc, pilot, course.stopped, complete)
-
-
-@dataclasses.dataclass
-class _Course:
-    """A campaign under way: by the number of its first trial, each chunk that has run or was read, and its values."""
-
-    campaign: prepared.Campaign
-    store: trials.Store | None
-    together: Together | None
-    watch: Callable[[Progress], object]
-    planned: int = 0
-    stopped: bool = False
-
-    def __post_init__(self) -> None:
-        self.planned = self.campaign.planned
-        self.parts: dict[int, trials.Trials] = {}
-        self.values: dict[int, np.ndarray] = {}
-        spec = self.campaign.drawing.spec
-        adaptive = _sequential(self.campaign.drawing)
-        self.sequence = statistics.ConfidenceSequence(confidence=(1 + spec.confidence) / 2) if adaptive else None
-
-    def run(self, first: int, strata: np.ndarray, shard: tuple[int, int]) -> None:
-        """Takes the trials from `first` on, of these strata, in their order where that decides when to stop.
-
-        With `together` the processes meet when all have run their share; where the campaign may stop, after each block.
-        """
-        index, count = shard
-        blocks = schedule.blocks(first, first + len(strata), self.campaign.chunk, self.campaign.chunks_at_once)
-        size = count if self.sequence else len(blocks)
-        for start in range(0, len(blocks), size):
-            waiting: dict[tuple[int, int], tuple[trials.Trials | None, int]] = {}
-            with self.together() if self.together else contextlib.nullcontext():
-                for number, block in enumerate(blocks[start : start + size]):
-                    rows = strata[block[0][0] - first : block[-1][1] - first]
-                    for chunk, part, fresh in self._block(block, rows, run=number % count == index - 1):
-                        if part is None or (waiting and self.sequence):
-                            waiting[chunk] = part, fresh
-                        else:
-                            self._count(chunk, part, fresh)
-            self._read(waiting)
-            if self.stopped:
-                break
-
-    def _block(
-        self, block: list[tuple[int, int]], strata: np.ndarray, *, run: bool
-    ) -> Iterator[tuple[tuple[int, int], trials.Trials | None, int]]:
-        """(chunk, trials, how many of them ran now) until the campaign stops; None for what others are to run."""
-        found = {chunk: self.store.load(*chunk) if self.store else None for chunk in block}
-        missing = [chunk for chunk in block if found[chunk] is None] if run else []
-        if missing:
-            numbers = np.concatenate([np.arange(*chunk) for chunk in missing])
-            ran = self.campaign.run(numbers, strata[numbers - block[0][0]])
-            ends = np.cumsum([stop - start for start, stop in missing])
-            for chunk, (start, stop) in zip(missing, itertools.pairwise([0, *ends]), strict=True):
-                found[chunk] = trials.take(ran, slice(start, stop))
-        for chunk, part in found.items():
-            if self.stopped:
-                return
-            if chunk in missing and self.store:
-                self.store.save(part)
-            yield chunk, part, part.count if chunk in missing else 0
-
-    def _read(self, waiting: Mapping[tuple[int, int], tuple[trials.Trials | None, int]]) -> None:
-        """Takes chunks that other processes have run by now, and those that had to wait for them."""
-        for chunk, (part, fresh) in waiting.items():
-            if self.stopped:
-                return
-            if part is None and self.store:
-                part = self.store.load(*chunk)
-            if part is None and self.together:
-                raise ValueError(
-                    f"trials {chunk[0]} to {chunk[1] - 1}, which another process has run, are not in the store: "
-                    "give all processes a store that each of them sees"
-                )
-            if part is not None:
-                self._count(chunk, part, fresh)
-
-    def _count(self, chunk: tuple[int, int], part: trials.Trials, fresh: int) -> None:
-        spec = self.campaign.drawing.spec
-        values = estimates.values(part, spec.metric, accuracy=self.campaign.accuracy)
-        self.parts[chunk[0]], self.values[chunk[0]] = part, values
-        if self.sequence:
-            estimate = self.sequence.update(values)
-            self.stopped = statistics.reached(estimate, half_width=spec.half_width)
-        else:
-            estimate = estimates.of(np.concatenate(list(self.values.values())), confidence=spec.confidence)
-        self.watch(Progress(sum(map(len, self.values.values())), self.planned, estimate, fresh))
-
-    def by_stratum(self) -> dict[str, np.ndarray]:
-        """The values of the metric so far by the name of the stratum."""
-        starts = sorted(self.parts)
-        stratum = np.concatenate([self.parts[start].stratum for start in starts])
-        values = np.concatenate([self.values[start] for start in starts])
-        return {entry.name: values[stratum == i] for i, entry in enumerate(self.campaign.drawing.strata)}
+        under_way.run(0, np.arange(pilot) % len(drawing.strata), shard if together else (1, 1))
+    order = schedule.after_pilot(drawing, campaign.planned, under_way.by_stratum() if pilot else None)
+    under_way.planned = pilot + len(order)
+    under_way.run(pilot, order, shard)
+    if not under_way.parts:
+        raise ValueError(
+            f"shard {shard[0]} of {shard[1]} has no trials, there are {under_way.planned}: use fewer shards"
+        )
+    found = trials.join([part for _, part in sorted(under_way.parts.items())])
+    complete = under_way.stopped or found.count == under_way.planned
+    return CampaignResult(drawing, found, campaign.accuracy, campaign.auc, pilot, under_way.stopped, complete)
 
 
 def replay(campaign: prepared.Campaign, found: trials.Trials, number: int) -> trials.Trials:
@@ -270,18 +160,21 @@ def difference(a: CampaignResult, b: CampaignResult, metric: str) -> statistics.
 
     The campaigns must share their key and their spec, so that trial n of both comes from the same random numbers: two
     models of one architecture are then hit by the same faults, two number formats at the same elements, at the same
-    place in the order of their bits. Of a stratified campaign it is the difference among the trials as they were drawn.
+    place in the order of their bits.
 
     Args:
       a, b: results over the same images; trials that only one has run are left out.
       metric: one of `estimates.METRICS`.
 
     Raises:
-      ValueError: they have no trial in common, or are of different specs or keys.
+      ValueError: they have no trial in common, are of different specs or keys, or are stratified: a stratum gets other
+        trials where its pilot shows other values.
     """
     same_key = np.array_equal(*(jax.random.key_data(found.drawing.key) for found in (a, b)))
     if a.drawing.spec != b.drawing.spec or not same_key:
         raise ValueError("a difference is of two campaigns with one spec and one key: these differ")
+    if a.drawing.strata:
+        raise ValueError("a difference is of trials drawn alike, these are stratified: draw over bits or layers")
     _, of_a, of_b = np.intersect1d(a.trials.number, b.trials.number, return_indices=True)
     if not len(of_a):
         raise ValueError("the campaigns have no trial in common")
@@ -290,10 +183,6 @@ def difference(a: CampaignResult, b: CampaignResult, metric: str) -> statistics.
         for found, rows in ((a, of_a), (b, of_b))
     ]
     return estimates.of(pairs[0] - pairs[1], confidence=a.drawing.spec.confidence, bounds=(-1.0, 1.0))
-
-
-def _sequential(drawing: drawings.Drawing) -> bool:
-    return drawing.spec.half_width is not None and not drawing.strata
 
 
 def _final(drawing: drawings.Drawing, found: trials.Trials, accuracy: float, stopped: bool) -> statistics.Interval:
