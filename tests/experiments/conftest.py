@@ -144,8 +144,28 @@ def _measurements() -> dict[str, list[records.Measurement]]:
             *campaign, loss,
             *(accuracy("weights", "worst", k, 0.8 - k / 5) for k in (0, 1, 2)),
             *(accuracy("weights", "random_control", k, 0.8) for k in (0, 1, 2)),
+            *_campaign(),
         ],
     }  # fmt: skip
+
+
+def _campaign() -> list[records.Measurement]:
+    """Of a campaign in two number formats, the first with bits and the second with cells, as if it were stratified."""
+
+    def of(method, metric, value, count):
+        return records.Measurement("campaign", method, 1, metric, statistics.wilson(round(count * value), count))
+
+    metrics = ("accuracy", "auc", "sdc", "sdc_trial", "due_trial", "critical_1", "critical_5", "critical_10")
+    found = [of(name, metric, 0.7, 400) for name in ("float32", "int8") for metric in metrics]
+    found += [of(name, "clean_accuracy", 0.8, 200) for name in ("float32", "int8")]
+    found += [of(f"float32/bit/{bit}", "accuracy", 0.8 if bit < 30 else 0.3, 12) for bit in range(32)]
+    found += [
+        of(f"float32/cell/{layer}:{field}", "accuracy", 0.8 - 0.1 * place, 20)
+        for place, layer in enumerate(LAYERS)
+        for field in ("sign", "exponent", "mantissa")
+    ]
+    found += [of(f"int8/layer/{layer}", "accuracy", 0.8 - 0.1 * place, 20) for place, layer in enumerate(LAYERS)]
+    return [*found, of("int8 - float32", "accuracy", 0.1, 400)]
 
 
 def _trial(rng, target, mode, drawing, layer, bit) -> dict:

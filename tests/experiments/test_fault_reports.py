@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.reporting import fault_plots, tables
+from experiments.reporting import fault_plots, sections, tables
 from experiments.storage import records
 from threats import statistics
 
@@ -56,3 +56,13 @@ def test_the_worst_case_names_what_both_bands_rest_on():
     assert "cells, tiny; 95 % bands over images, over trials" in [text.get_text() for text in axis.texts]
     labels = [line.get_label() for line in axis.get_lines()]
     assert labels == ["worst case found (256 test images)", "random flips (mean of 32 trials)"]
+
+
+def test_a_campaign_names_what_costs_most(rows):
+    text = next(text for section in sections.SECTIONS if "### Campaign" in (text := section(rows["fault"], {})))
+    table, *_ = text.split("Where it costs most, by layer:")
+    assert "| float32 | 80.0 [73.9, 84.9] | 70.0 [65.3, 74.3] | 0.700 [0.653, 0.743] |" in table
+    assert "Accuracy under fault, int8 - float32, in points, trial by trial: 10.0" in text
+    lines = [line for line in text.splitlines() if line.startswith("| int8 | `")]
+    assert lines[0].startswith("| int8 | `head` | 40.0 ")
+    assert lines[-1].startswith("| int8 | `patch_embed/proj` | 0.0 ")

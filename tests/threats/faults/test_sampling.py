@@ -47,7 +47,7 @@ def _law(table, over):
 @pytest.mark.parametrize("over", ["bits", "layers"])
 def test_single_flips_follow_the_named_law(over):
     faults = _draw(_SMALL, trials=20000, flips=1, over=over)
-    seen = collections.Counter(zip(*(x[:, 0].tolist() for x in faults), strict=True))
+    seen = collections.Counter(zip(*(x[:, 0].tolist() for x in faults[:3]), strict=True))
     _assert_follows(seen, _law(_SMALL, over))
 
 
@@ -126,7 +126,7 @@ def test_layerwise_visits_every_cell(by):
         names = {"a": {str(bit) for bit in range(16)}, "decay": {str(bit) for bit in range(8)}}
     assert cells == {(layer, name): 40 for layer, wanted in names.items() for name in wanted}
     assert drawn.faults.site.shape == (40 * len(cells), 1)
-    flips = [slots[:, 0].tolist() for slots in drawn.faults]
+    flips = [slots[:, 0].tolist() for slots in drawn.faults[:3]]
     for layer, field, site, element, bit in zip(drawn.layers, drawn.fields, *flips, strict=True):
         assert _SMALL[site].layer == layer
         assert element < _SMALL[site].size
