@@ -90,7 +90,7 @@ def test_more_than_2_to_the_31_bits_are_weighed_exactly():
 
 def test_no_bit_is_hit_twice_even_when_every_bit_is_taken():
     everything = sum(site.size * site.width for site in _SMALL)
-    faults = np.stack(_draw(_SMALL, trials=3, flips=everything), axis=-1)
+    faults = np.stack(_draw(_SMALL, trials=3, flips=everything)[:3], axis=-1)
     for trial in faults:
         assert len({tuple(slot) for slot in trial.tolist()}) == everything
 
@@ -102,7 +102,7 @@ def test_trials_are_drawn_again_alone():
     )
     for first in (100, 109):
         alone = part(jax.random.key(0), first)
-        for whole, chunk in zip(full, alone, strict=True):
+        for whole, chunk in zip(full[:3], alone[:3], strict=True):
             np.testing.assert_array_equal(whole[first : first + 11], chunk)
     assert not np.array_equal(alone.element, part(jax.random.key(1), 109).element)
 
