@@ -34,9 +34,6 @@ def _figures(
     sizes = given.sizes
     given.say(f"campaign, {name}: {sizes.campaign_rounds} rounds of {trials[0]} trials with reuse, {trials[1]} without")
     options = {**model, "num_classes": _NUM_CLASSES, "image_size": sizes.side_28, "patch_size": sizes.patch_28}
-    given.say(
-        f"campaign, {name}: {trials[0]} trials with reuse and {trials[1]} without, {sizes.campaign_rounds} rounds"
-    )
     arguments = {"options": options, "images": sizes.campaign_images, "rounds": sizes.campaign_rounds}
     found = children.run("benchmarks.trials", {**arguments, "trials": trials[0], "whole_trials": trials[1]})
     reuse, whole = np.asarray(found["reuse"]), np.asarray(found["whole"])

@@ -62,6 +62,8 @@ def _campaigns(sources: list[pathlib.Path], about: dict) -> dict[str, list[pathl
     """The folders of every campaign, by name; all must be of one run and one campaign."""
     found: dict[str, list[pathlib.Path]] = {}
     for source in sources:
+        if folder.RunFolder(source).checkpoints.exists():
+            raise ValueError(f"{source} trained its own weights: pack them (experiments.pack) and give all --init_from")
         differs = serial.difference(about["identity"], folder.RunFolder(source).about()["identity"])
         if differs:
             raise ValueError(f"{source} is of another run than {sources[0]} ({'; '.join(differs)})")
@@ -85,7 +87,10 @@ def _copy(output: pathlib.Path, name: str, found: list[pathlib.Path]) -> str:
     for source in found:
         for path in sorted(source.glob("trials_*.parquet")):
             trials = parts.read(path, parts.digest(identity))  # a part that cannot be read is named
-            if not (target / path.name).is_file():
+            if (target / path.name).is_file():
+                if path.read_bytes() != (target / path.name).read_bytes():
+                    raise ValueError(f"{path} has other trials than the same part of another shard: keep one of them")
+            else:
                 temporary = target / f".{path.name}.{os.getpid()}"
                 shutil.copyfile(path, temporary)
                 os.replace(temporary, target / path.name)

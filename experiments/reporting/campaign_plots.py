@@ -60,4 +60,4 @@ def lost(rows: pd.DataFrame, group: str) -> pd.DataFrame:
 
 def _subtitle(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
-    return f"{first.dataset}, {first.model}; {int(rows['count'].sum()):,} trials, 95 % intervals over them"
+    return f"{first.dataset}, {first.model}; {int(rows['count'].sum()):,} trials, intervals over them"

@@ -156,9 +156,7 @@ def _campaign(rows: pd.DataFrame, figures: Figures) -> list[str]:
     pairs = rows[rows["method"].str.contains(" - ", regex=False)]
     for row in pairs[pairs["metric"] == "accuracy"].itertuples():
         text = records.interval_text(row.value, row.low, row.high, percent=True)
-        parts.append(
-            f"Accuracy under fault, {row.method}, in points, trial by trial: {text} (n = {int(row.count):,})."
-        )
+        parts.append(f"Accuracy under fault, {row.method}, in points, trial by trial: {text} (n = {int(row.count):,}).")
     for group in ("kind", "field", "part", "layer"):
         found = campaign_plots.lost(rows, group)
         if len(set(found["name"])) > 1:

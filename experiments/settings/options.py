@@ -126,6 +126,8 @@ def _campaign(values: flags.FlagValues) -> campaigns.CampaignSpec | None:
         if given:
             raise ValueError(f"{given[0]} is of a campaign: add campaign to --fault_modes")
         return None
+    if values.half_width is not None and values.shard is not None:
+        raise ValueError("shard cannot be given with half_width, whose end depends on all trials: give fault_trials")
     flips = _numbers(values, "fault_flips", int)
     if len(flips) > 1:
         raise ValueError(f"fault_flips must be one number in a campaign, got {','.join(map(str, flips))}")

@@ -81,7 +81,7 @@ def prepare(ctx: context.Context, number_format: str) -> Prepared:
         strategy=ctx.run.trial_strategy,
         mesh=_mesh(ctx),
     )
-    identity = fingerprint.fingerprint(apply, variables, images, labels, campaign)
+    identity = fingerprint.fingerprint(apply, variables, images, labels, campaign, task=ctx.task)
     right = np.asarray(outcomes.accuracy(campaign.reference, labels, ctx.task))
     root = ctx.folder.fault_parts / f"campaign_{number_format}"
     return Prepared(number_format, campaign, root, identity, right)
@@ -96,10 +96,10 @@ def _mesh(ctx: context.Context) -> jax.sharding.Mesh | None:
 
 
 def plan(ctx: context.Context) -> Iterator[str]:
-    """Lines that say how many trials there are and how long they take, by running two chunks of the first format."""
+    """Lines that say how many trials there are and how long they take, by running a chunk twice in each format."""
     for number_format in ctx.config.fault.number_formats:
         campaign = prepare(ctx, number_format).campaign
-        drawing, chunk = campaign.drawing, campaign.chunk
+        drawing, chunk = campaign.drawing, min(campaign.chunk, campaign.planned)
         yield (
             f"{number_format}: {drawing.population:,} possible faults at {len(drawing.table)} sites, "
             f"{campaign.planned:,} trials{' at most' if drawing.spec.half_width is not None else ''}"
@@ -148,7 +148,18 @@ def _conduct(ctx: context.Context, ready: Prepared) -> campaigns.CampaignResult 
     with ctx.bar(total, f"campaign, {ready.number_format}", "trials") as bar:
         watch = functools.partial(_show, bar, ctx.config.fault.campaign.metric)
         found = campaigns.conduct(ready.campaign, store=ready.store(), shard=ctx.run.shard, watch=watch)
-    return found if found.complete else None
+    if not found.complete:
+        return None
+    spec = found.drawing.spec
+    if spec.half_width is not None:
+        _, low, high, _ = found.overall(spec.metric)
+        if (high - low) / 2 > spec.half_width:
+            reached, count = f"{(high - low) / 2:.4f}", f"{found.trials.count:,}"
+            print(
+                f"{ready.number_format}: the half-width of {spec.metric} is {reached} after the {count} trials "
+                f"that were planned, more than the {spec.half_width:g} asked for"
+            )
+    return found
 
 
 def _show(bar: tqdm.tqdm, metric: str, progress: campaigns.Progress) -> None:

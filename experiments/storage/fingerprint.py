@@ -11,26 +11,35 @@ import numpy as np
 from experiments.storage import provenance
 from threats import campaigns
 
-_PACKAGES = ("mamba-reliability", "jax", "jaxlib", "numpy")
+_PACKAGES = ("mamba-reliability", "jax", "jaxlib", "numpy", "scipy")
 
 
 def fingerprint(
-    apply: Callable[..., Any], variables: Any, images: jax.Array, labels: jax.Array, campaign: campaigns.Campaign
+    apply: Callable[..., Any],
+    variables: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    campaign: campaigns.Campaign,
+    *,
+    task: str,
 ) -> dict[str, Any]:
     """All that decides a campaign's trials, as JSON: what its parts are marked with.
 
     Args:
       apply, variables, images, labels: as in `campaigns.run_campaign`.
       campaign: prepared from them.
+      task: one of `outcomes.TASKS`.
     """
-    traced = str(jax.make_jaxpr(apply)(variables, images[:1]))
+    traced = jax.make_jaxpr(apply)(variables, images[:1])
     return {
         "weights": _of_arrays(jax.tree.leaves(variables)),
         "data": _of_arrays([images, labels]),
-        "program": _of_text(re.sub("0x[0-9a-f]+", "", traced)),
+        "program": _of_text(re.sub("0x[0-9a-f]+", "", str(traced)) + _of_arrays(traced.consts)),
         "sites": _of_text(repr(campaign.drawing.table)),
+        "task": task,
         "spec": campaign.drawing.spec.describe(),
         "key": np.asarray(jax.random.key_data(campaign.drawing.key)).tolist(),
+        "backend": jax.default_backend(),
         "trials_per_part": campaign.chunk,
         "versions": {package: provenance.version(package) for package in _PACKAGES},
     }

@@ -22,7 +22,7 @@ def make(trials: int, seed: int = 0):
     labels = jnp.argmax(apply(variables, images), axis=1).astype(jnp.int32)
     spec = campaigns.CampaignSpec(drawing="stratified", pilot=4, trials=trials, flips=1)
     campaign = campaigns.prepare(apply, variables, images, labels, spec, key=jax.random.key(seed))
-    return campaign, fingerprint.fingerprint(apply, variables, images, labels, campaign)
+    return campaign, fingerprint.fingerprint(apply, variables, images, labels, campaign, task="multi-class")
 
 
 if __name__ == "__main__":

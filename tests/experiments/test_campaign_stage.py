@@ -85,7 +85,7 @@ def test_shards_come_together(given, tmp_path, capsys):
         (["--fault_include=nowhere"], "no site matches"),
         (["--fault_field=fraction"], "field must be one of"),
         (["--replay_trial=3"], "holds no campaign in float32: run it first"),
-        (["--half_width=0.1", "--shard=1/2"], "cannot be split"),
+        (["--half_width=0.1", "--shard=1/2"], "shard cannot be given with half_width"),
     ],
 )
 def test_what_cannot_be_is_refused(given, tmp_path, refused, flags, message):

@@ -163,7 +163,7 @@ def test_shards_merge_into_one_folder(tmp_path, capsys):
     assert "holds a run: choose another --output" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("case", ["campaign", "run", "nothing", "broken", "no_output"])
+@pytest.mark.parametrize("case", ["campaign", "run", "nothing", "broken", "no_output", "trained", "differs"])
 def test_what_cannot_be_merged_is_refused(tmp_path, capsys, case):
     _shard(tmp_path / "one", IDENTITY, 0)
     two = _shard(tmp_path / "two", {"weights": "xyz"} if case == "campaign" else IDENTITY, 4)
@@ -171,6 +171,11 @@ def test_what_cannot_be_merged_is_refused(tmp_path, capsys, case):
         (tmp_path / "two" / "config.json").write_text(json.dumps({"identity": {"seed": 1}}))
     if case == "broken":
         (two.root / parts.name(4, 8)).write_bytes(b"")
+    if case == "trained":
+        (tmp_path / "two" / "checkpoints").mkdir()
+    if case == "differs":
+        other = _trials(4)
+        two.save(other._replace(number=other.number - 4))
     sources = ["three"] if case == "nothing" else ["one", "two"]
     output = [] if case == "no_output" else [f"--output={tmp_path / 'whole'}"]
     assert merge.main([*output, *(str(tmp_path / name) for name in sources)]) == 2
@@ -180,6 +185,8 @@ def test_what_cannot_be_merged_is_refused(tmp_path, capsys, case):
         "nothing": "holds no run",
         "broken": "cannot be read",
         "no_output": "give --output",
+        "trained": "trained its own weights",
+        "differs": "has other trials than the same part",
     }
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -39,7 +39,7 @@ class CampaignResult(NamedTuple):
     complete: bool
 
     def overall(self, metric: str, *, exact: bool = False) -> statistics.Interval:
-        """A metric of `estimates.METRICS` over all faults; of the one that decides when to stop, anytime-valid."""
+        """A metric of `METRICS` over all faults; of the one that decides when to stop, anytime-valid."""
         if metric == self.drawing.spec.metric and course.sequential(self.drawing):
             return _final(self.drawing, self.trials, self.accuracy, self.stopped)
         options = {"accuracy": self.accuracy, "pilot": self.pilot, "exact": exact}
@@ -159,12 +159,12 @@ def difference(a: CampaignResult, b: CampaignResult, metric: str) -> statistics.
     """The mean difference a - b of a metric over trials of the same numbers.
 
     The campaigns must share their key and their spec, so that trial n of both comes from the same random numbers: two
-    models of one architecture are then hit by the same faults, two number formats at the same elements, at the same
-    place in the order of their bits.
+    models of one architecture are then hit by the same faults; two number formats at the same elements, at the same
+    place in the order of their bits, as far as their sites have the same shares of all bits.
 
     Args:
       a, b: results over the same images; trials that only one has run are left out.
-      metric: one of `estimates.METRICS`.
+      metric: one of `METRICS`.
 
     Raises:
       ValueError: they have no trial in common, are of different specs or keys, or are stratified: a stratum gets other

@@ -43,6 +43,8 @@ class Course:
         self.planned = self.campaign.planned
         self.parts: dict[int, trials.Trials] = {}
         self.values: dict[int, np.ndarray] = {}
+        self.done = 0
+        self.estimate = statistics.Interval(float("nan"), 0.0, 1.0, 0)
         spec = self.campaign.drawing.spec
         adaptive = sequential(self.campaign.drawing)
         self.sequence = statistics.ConfidenceSequence(confidence=(1 + spec.confidence) / 2) if adaptive else None
@@ -53,6 +55,7 @@ class Course:
         With `together` the processes meet when all have run their share; where the campaign may stop, after each block.
         """
         index, count = shard
+        self._strata = first, strata
         blocks = schedule.blocks(first, first + len(strata), self.campaign.chunk, self.campaign.chunks_at_once)
         size = count if self.sequence else len(blocks)
         for start in range(0, len(blocks), size):
@@ -73,7 +76,7 @@ class Course:
         self, block: list[tuple[int, int]], strata: np.ndarray, *, run: bool
     ) -> Iterator[tuple[tuple[int, int], trials.Trials | None, int]]:
         """(chunk, trials, how many of them ran now) until the campaign stops; None for what others are to run."""
-        found = {chunk: self.store.load(*chunk) if self.store else None for chunk in block}
+        found = {chunk: self.store.load(*chunk) if self.store is not None else None for chunk in block}
         missing = [chunk for chunk in block if found[chunk] is None] if run else []
         if missing:
             numbers = np.concatenate([np.arange(*chunk) for chunk in missing])
@@ -84,7 +87,7 @@ class Course:
         for chunk, part in found.items():
             if self.stopped:
                 return
-            if chunk in missing and self.store:
+            if chunk in missing and self.store is not None:
                 self.store.save(part)
             yield chunk, part, part.count if chunk in missing else 0
 
@@ -93,7 +96,7 @@ class Course:
         for chunk, (part, fresh) in waiting.items():
             if self.stopped:
                 return
-            if part is None and self.store:
+            if part is None and self.store is not None:
                 part = self.store.load(*chunk)
             if part is None and self.together:
                 raise ValueError(
@@ -106,13 +109,28 @@ class Course:
     def _count(self, chunk: tuple[int, int], part: trials.Trials, fresh: int) -> None:
         spec = self.campaign.drawing.spec
         values = estimates.values(part, spec.metric, accuracy=self.campaign.accuracy)
+        self._check(chunk, part)
         self.parts[chunk[0]], self.values[chunk[0]] = part, values
+        self.done += len(values)
         if self.sequence:
-            estimate = self.sequence.update(values)
-            self.stopped = statistics.reached(estimate, half_width=spec.half_width)
-        else:
-            estimate = estimates.of(np.concatenate(list(self.values.values())), confidence=spec.confidence)
-        self.watch(Progress(sum(map(len, self.values.values())), self.planned, estimate, fresh))
+            self.estimate = self.sequence.update(values)
+            self.stopped = statistics.reached(self.estimate, half_width=spec.half_width)
+        elif len(self.values) % (1 + len(self.values) // 50) == 0:  # the more trials, the less a chunk moves it
+            self.estimate = estimates.of(np.concatenate(list(self.values.values())), confidence=spec.confidence)
+        self.watch(Progress(self.done, self.planned, self.estimate, fresh))
+
+    def _check(self, chunk: tuple[int, int], part: trials.Trials) -> None:
+        """Refuses trials that are not those that this campaign draws there: pilots may differ between machines."""
+        first, strata = self._strata
+        expected = strata[chunk[0] - first : chunk[1] - first]
+        same = np.array_equal(part.number, np.arange(*chunk))
+        if self.campaign.drawing.strata:
+            same = same and np.array_equal(part.stratum, expected)
+        if not same:
+            raise ValueError(
+                f"trials {chunk[0]} to {chunk[1] - 1} of the store are of other strata: their pilot was another, as it "
+                "can be where machines round differently; remove them, and they run again"
+            )
 
     def by_stratum(self) -> dict[str, np.ndarray]:
         """The values of the metric so far by the name of the stratum."""

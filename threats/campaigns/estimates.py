@@ -7,7 +7,7 @@ layer that was hit more often does not count for more. An exhaustive campaign ha
 have no sampling error.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,17 +15,6 @@ from threats import faults, statistics
 from threats.campaigns import drawing as drawings
 from threats.campaigns import trials
 
-METRICS = {
-    "accuracy": "accuracy under fault",
-    "auc": "AUC under fault",
-    "sdc": "share of decisions that change silently",
-    "nonfinite": "share of outputs that are not finite",
-    "sdc_trial": "trials with a silent change of a decision",
-    "due_trial": "trials with an output that is not finite (DUE)",
-    "critical_1": "trials that lose more than 1 point of accuracy",
-    "critical_5": "trials that lose more than 5 points of accuracy",
-    "critical_10": "trials that lose more than 10 points of accuracy",
-}
 GROUPS = ("kind", "layer", "field", "cell", "bit")
 Group = str | Callable[[faults.Site], str]
 
@@ -35,7 +24,7 @@ def values(found: trials.Trials, metric: str, *, accuracy: float) -> np.ndarray:
 
     Args:
       found: the trials.
-      metric: one of `METRICS`.
+      metric: one of `spec.METRICS`.
       accuracy: fault-free, on the same images; of one-shot trials, whatever it is, an image is right or wrong.
     """
     result = found.result
@@ -72,7 +61,7 @@ def overall(
     if spec.drawing == "exhaustive":
         if found.count < drawing.population:
             raise ValueError(f"an exhaustive campaign has {drawing.population} trials, only {found.count} are there")
-        return statistics.Interval(float(each.mean()), float(each.mean()), float(each.mean()), found.count)
+        return _exact(each)
     if not drawing.strata:
         return of(each, confidence=spec.confidence, exact=exact)
     groups = [_by_stratum(each[rows], found.stratum[rows], drawing) for rows in (slice(pilot), slice(pilot, None))]
@@ -120,59 +109,80 @@ def by(
     """
     if not callable(group) and group not in GROUPS:
         raise ValueError(f"group must be one of {GROUPS}, got {group!r}")
-    if drawing.width > 1:
-        raise ValueError(f"estimates by {group} need trials with one hit, these have up to {drawing.width}")
+    if drawing.width > 1 or drawing.spec.bit_error_rate is not None:
+        raise ValueError(f"estimates by {group} need trials with one hit each, these have none to {drawing.width}")
     if group == "bit" and drawing.strata:
         raise ValueError("a stratified campaign has no estimate by bit: draw over bits, or take the fields")
     found = trials.take(found, slice(pilot, None))
     each, names = values(found, metric, accuracy=accuracy), labels(found, drawing.table, group)
     confidence = drawing.spec.confidence
+    order = _ordered(names, found)
+    if drawing.spec.drawing == "exhaustive":
+        return {name: _exact(each[names == name]) for name in order}
     if drawing.strata:
-        return _by_strata(each, found, drawing, names, confidence)
-    return {name: of(each[names == name], confidence=confidence, exact=exact) for name in _ordered(names, group)}
+        return {name: _by_strata(each, found, drawing, names == name, name, group) for name in order}
+    return {name: of(each[names == name], confidence=confidence, exact=exact) for name in order}
 
 
 def labels(found: trials.Trials, table: faults.SiteTable, group: Group) -> np.ndarray:
     """[t] what each trial's first hit belongs to, by a group of `GROUPS` or as a function names its site."""
-    site, bit = found.faults.site[:, 0], found.faults.bit[:, 0]
-    name = {"layer": lambda entry: entry.layer, "kind": kind}.get(group, group)
-    if callable(name):
-        return np.array([name(entry) for entry in table])[site]
+    pairs = zip(found.faults.site[:, 0], found.faults.bit[:, 0], strict=True)
+    return np.array([_name(table[int(site)], int(bit), group) for site, bit in pairs])
+
+
+def _name(site: faults.Site, bit: int, group: Group) -> str:
+    if callable(group):
+        return group(site)
+    if group in ("layer", "kind"):
+        return site.layer if group == "layer" else kind(site)
     if group == "bit":
-        return bit.astype(str)
-    fields = np.array([faults.field_of(int(b), table[int(s)].dtype) for s, b in zip(site, bit, strict=True)])
-    if group == "field":
-        return fields
-    return np.char.add(np.char.add(labels(found, table, "layer"), ":"), fields)
+        return str(bit)
+    field = faults.field_of(bit, site.dtype)
+    return field if group == "field" else f"{site.layer}:{field}"
 
 
 def kind(site: faults.Site) -> str:
     """What a site is, in the words of `CampaignSpec.kinds`."""
     if site.kind == "weight":
-        return "statistics" if site.collection == "batch_stats" else "weights"
+        return {"batch_stats": "statistics", "scales": "scales"}.get(site.collection, "weights")
     return {"activation": "activations", "state": "states"}[site.kind]
 
 
 def _by_strata(
-    each: np.ndarray, found: trials.Trials, drawing: drawings.Drawing, names: np.ndarray, confidence: float
-) -> dict[str, statistics.Interval]:
-    intervals = {}
-    for name in _ordered(names, ""):
-        own = names == name
-        inside = np.unique(found.stratum[own])
-        sizes = {drawing.strata[i].name: drawing.strata[i].population for i in inside}
-        shares = {stratum: size / sum(sizes.values()) for stratum, size in sizes.items()}
-        groups = _by_stratum(each[own], found.stratum[own], drawing)
-        intervals[name] = statistics.stratified_mean(
-            {stratum: groups[stratum] for stratum in shares}, shares, confidence=confidence
-        )
-    return intervals
+    each: np.ndarray, found: trials.Trials, drawing: drawings.Drawing, own: np.ndarray, name: str, group: Group
+) -> statistics.Interval:
+    """Of the trials `own`: each stratum counts by its bits that belong to the group, which may be a part of them."""
+    sizes = {
+        stratum.name: size for stratum, size in zip(drawing.strata, _sizes(drawing, name, group), strict=True) if size
+    }
+    shares = {stratum: size / sum(sizes.values()) for stratum, size in sizes.items()}
+    values = _by_stratum(each[own], found.stratum[own], drawing)
+    return statistics.stratified_mean(
+        {stratum: values[stratum] for stratum in shares}, shares, confidence=drawing.spec.confidence
+    )
+
+
+def _sizes(drawing: drawings.Drawing, name: str, group: Group) -> list[int]:
+    """How many bits of each stratum belong to the group of that name."""
+    counts = dict.fromkeys((stratum.name for stratum in drawing.strata), 0)
+    for index, site in enumerate(drawing.table):
+        for field, positions in faults.fields(site.dtype).items():
+            inside = [bit for bit in drawing.allowed[index] if bit in positions]
+            if inside and _name(site, inside[0], group) == name:
+                counts[f"{site.layer}:{field}"] += site.size * len(inside)
+    return list(counts.values())
+
+
+def _exact(each: np.ndarray) -> statistics.Interval:
+    value = float(each.mean())
+    return statistics.Interval(value, value, value, len(each))
 
 
 def _by_stratum(each: np.ndarray, stratum: np.ndarray, drawing: drawings.Drawing) -> dict[str, np.ndarray]:
     return {entry.name: each[stratum == index] for index, entry in enumerate(drawing.strata)}
 
 
-def _ordered(names: np.ndarray, group: Group) -> Sequence[str]:
-    found = dict.fromkeys(names.tolist())
-    return sorted(found, key=int, reverse=True) if group == "bit" else list(found)
+def _ordered(names: np.ndarray, found: trials.Trials) -> list[str]:
+    """The distinct names in the order of the table, the highest bit of a site first."""
+    site, bit = found.faults.site[:, 0], found.faults.bit[:, 0]
+    return list(dict.fromkeys(names[np.lexsort((-bit, site))].tolist()))

@@ -10,12 +10,13 @@ import numpy as np
 
 from threats import faults, outcomes
 from threats.campaigns import drawing as drawings
+from threats.campaigns import schedule, trials
 from threats.campaigns import spec as specs
-from threats.campaigns import trials
 from threats.faults import batching, devices
 
 _CALLS_PER_CHUNK = 32
 _SHOTS_PER_CHUNK = 1024
+_SHOT_OPTIONS = ("strategy", "trials_at_once")
 
 
 class Campaign(NamedTuple):
@@ -52,19 +53,18 @@ def prepare(
     mesh = devices.check(options.get("mesh"))
     table = sites_of(apply, variables, images, spec)
     drawing = drawings.prepare(spec, table, key=key)
-    planned = spec.planned(drawing.population)
+    planned = _planned(drawing)
     size = options.get("images_at_once")
     reference = jax.jit(lambda v, x: faults.fault_free_logits(apply, v, x, images_at_once=size))(variables, images)
     at_once = options.get("trials_at_once") or batching.default_trials(table, options.get("strategy", "auto"))
     variables = devices.whole(variables, mesh)
     if spec.one_shot:
-        chosen = {"strategy": options.get("strategy", "auto"), "mesh": mesh}
-        shots = faults.make_one_shot_fn(apply, images, labels, table, reference, task=task, **chosen)
-        run = functools.partial(_run_shots, functools.partial(shots, variables), drawing, images.shape[0])
+        chosen = {"task": task, "mesh": mesh, **{name: options[name] for name in _SHOT_OPTIONS if name in options}}
+        fn = faults.make_one_shot_fn(apply, images, labels, table, reference, **chosen)
     else:
         options = {"expected_trials": planned, **options}
-        whole = faults.make_trial_fn(apply, images, labels, table, task=task, reference=reference, **options)
-        run = functools.partial(_run_trials, functools.partial(whole, variables), drawing)
+        fn = faults.make_trial_fn(apply, images, labels, table, task=task, reference=reference, **options)
+    run = functools.partial(_run_trials, functools.partial(fn, variables), drawing, images.shape[0])
     return Campaign(
         drawing=drawing,
         run=run,
@@ -78,6 +78,20 @@ def prepare(
     )
 
 
+def _planned(drawing: drawings.Drawing) -> int:
+    """Trials at most, a pilot and two trials of each stratum included."""
+    planned, pilot = drawing.spec.planned(drawing.population), schedule.pilot(drawing)
+    least = pilot + 2 * len(drawing.strata)
+    if drawing.spec.half_width is not None:
+        return max(planned + pilot, least)
+    if planned < least:
+        raise ValueError(
+            f"trials must be at least {least:,}, got {planned:,}: {len(drawing.strata)} strata with two trials each"
+            + (f" after a pilot of {drawing.spec.pilot}" if pilot else "")
+        )
+    return planned
+
+
 def sites_of(
     apply: Callable[..., Any], variables: Mapping[str, Any], images: jax.Array, spec: specs.CampaignSpec
 ) -> faults.SiteTable:
@@ -87,8 +101,8 @@ def sites_of(
       ValueError: none of them matches, or a kind does not exist in this model.
     """
     patterns = {"include": spec.include, "exclude": spec.exclude or None}
-    collections = {"weights": "params", "statistics": "batch_stats"}
-    found, refusals = [], []
+    collections = {"weights": "params", "statistics": "batch_stats", "scales": "scales"}
+    found = []
     for kind in (kind for kind in specs.KINDS if kind in spec.kinds):
         try:
             if kind in collections:
@@ -97,36 +111,25 @@ def sites_of(
                 of_kind = faults.activation_sites if kind == "activations" else faults.state_sites
                 found.append(of_kind(apply, variables, images[:1], **patterns))
         except ValueError as error:
-            refusals.append(f"{kind}: {error}")
-    if len(refusals) == len(spec.kinds) or (refusals and spec.include == ("*",)):
-        raise ValueError("; ".join(refusals))
+            raise ValueError(f"{kind}: {error}") from error
     return functools.reduce(lambda a, b: a + b, found)
 
 
 def _run_trials(
-    run: Callable[[faults.Faults], faults.TrialResult],
-    drawing: drawings.Drawing,
-    numbers: np.ndarray,
-    strata: np.ndarray,
-    given: trials.Trials | None = None,
-) -> trials.Trials:
-    drawn = given.faults if given else drawings.faults(drawing, numbers, strata if drawing.strata else None)
-    stratum = strata if drawing.strata else np.full(len(numbers), -1)
-    return trials.make(numbers, stratum, np.full(len(numbers), -1), drawn, run(_plainest(drawn)))
-
-
-def _run_shots(
-    run: Callable[[faults.Faults, np.ndarray], faults.TrialResult],
+    run: Callable[..., faults.TrialResult],
     drawing: drawings.Drawing,
     images: int,
     numbers: np.ndarray,
     strata: np.ndarray,
     given: trials.Trials | None = None,
 ) -> trials.Trials:
-    drawn = given.faults if given else drawings.faults(drawing, numbers, strata if drawing.strata else None)
-    hit = given.image if given else drawings.image_numbers(drawing, numbers, images)
+    """The trials with these numbers, or those of `given` again."""
     stratum = strata if drawing.strata else np.full(len(numbers), -1)
-    return trials.make(numbers, stratum, hit, drawn, run(_plainest(drawn), hit))
+    drawn = given.faults if given else drawings.faults(drawing, numbers, strata if drawing.strata else None)
+    if not drawing.spec.one_shot:
+        return trials.make(numbers, stratum, np.full(len(numbers), -1), drawn, run(_plainest(drawn)))
+    image = given.image if given else drawings.image_numbers(drawing, numbers, images)
+    return trials.make(numbers, stratum, image, drawn, run(_plainest(drawn), image))
 
 
 def _plainest(drawn: faults.Faults) -> faults.Faults:

@@ -7,10 +7,22 @@ from typing import Any
 from threats import statistics
 from threats.faults import slots
 
-KINDS = ("weights", "statistics", "activations", "states")
+KINDS = ("weights", "statistics", "scales", "activations", "states")
 DRAWINGS = ("bits", "layers", "exhaustive", "stratified")
 ALLOCATIONS = ("proportional", "neyman")
-METRICS = ("accuracy", "auc", "sdc", "nonfinite", "sdc_trial", "due_trial", "critical_1", "critical_5", "critical_10")
+METRICS = {
+    "accuracy": "accuracy under fault",
+    "auc": "AUC under fault",
+    "sdc": "share of decisions that change silently",
+    "nonfinite": "share of outputs that are not finite",
+    "sdc_trial": "trials with a silent change of a decision",
+    "due_trial": "trials with an output that is not finite (DUE)",
+    "critical_1": "trials that lose more than 1 point of accuracy",
+    "critical_5": "trials that lose more than 5 points of accuracy",
+    "critical_10": "trials that lose more than 10 points of accuracy",
+}
+_OF_MANY_IMAGES = ("auc", "critical_1", "critical_5", "critical_10")
+_MOST_TRIALS = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +31,8 @@ class CampaignSpec:
 
     Attributes:
       kinds: of `KINDS`, mixed freely: "weights" (collection `params`), "statistics" (of batch norms: `batch_stats`),
-        "activations" (named taps) and "states" (the hidden state of selective scans).
+        "scales" (of weights held in int8, see `faults.formats`), "activations" (named taps) and "states" (the hidden
+        state of selective scans).
       include, exclude: path patterns as in `faults.weight_sites`.
       field: bits of this field only ("sign", "exponent", "mantissa", "magnitude"), or None.
       bits: these bit positions only, or None.
@@ -33,7 +46,8 @@ class CampaignSpec:
       allocation: of stratified trials: "proportional" to the strata's bits, or "neyman", from a pilot.
       pilot: trials per stratum before a Neyman allocation.
       trials: how many; None where `half_width` says it, or for an exhaustive campaign.
-      half_width: of the interval of `metric`: the campaign stops when it is reached.
+      half_width: of the interval of `metric`: the campaign stops when it is reached. A stratified campaign has two
+        stages instead: its pilot says how many trials the half-width takes, and these run.
       confidence: of every interval, in (0, 1).
       metric: one of `METRICS`, which `half_width` and the allocation are for.
     """
@@ -65,13 +79,15 @@ class CampaignSpec:
                 object.__setattr__(self, name, tuple(value))
         for name, known in (("action", slots.ACTIONS), ("drawing", DRAWINGS), ("allocation", ALLOCATIONS)):
             _one_of(name, getattr(self, name), known)
-        _one_of("metric", self.metric, METRICS)
+        _one_of("metric", self.metric, tuple(METRICS))
         for kind in self.kinds:
             _one_of("kinds", kind, KINDS)
         if not self.kinds or len(set(self.kinds)) < len(self.kinds):
             raise ValueError(f"kinds must name at least one of {KINDS}, each once, got {self.kinds}")
         for name, least in (("flips", 1), ("burst", 1), ("pilot", 2), ("trials", 2)):
             value = getattr(self, name)
+            if value is not None and value > _MOST_TRIALS:
+                raise ValueError(f"{name} must be at most {_MOST_TRIALS}, got {value}")
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         self._check_amounts()
@@ -93,8 +109,10 @@ class CampaignSpec:
             raise ValueError("drawing 'exhaustive' runs every bit once: give neither trials nor half_width")
         if self.drawing != "exhaustive" and (self.half_width is None) == (self.trials is None):
             raise ValueError("give either trials or half_width")
-        if self.one_shot and self.metric == "auc":
-            raise ValueError("metric 'auc' is of many images, a trial with one_shot has one: choose another metric")
+        if self.one_shot and self.metric in _OF_MANY_IMAGES:
+            raise ValueError(f"metric {self.metric!r} is of many images, a trial with one_shot has one: choose another")
+        if self.one_shot and self.drawing == "exhaustive":
+            raise ValueError("one_shot draws an image for each trial: it needs another drawing than 'exhaustive'")
 
     def describe(self) -> dict[str, Any]:
         """Plain values, for JSON and fingerprints."""
@@ -111,14 +129,18 @@ class CampaignSpec:
         """How many trials at most, of `population` possible faults: given, or by the finite-population formula.
 
         Where the campaign may stop early, half of the error that `confidence` leaves is spent on the looks before the
-        end and half on the end, so that both together keep it: 12,555 trials for 1 point at 95 %, not 9,604.
+        end and half on the end, so that both together keep it: 12,555 trials for 1 point at 95 %, not 9,604. Trials are
+        drawn with replacement: where they would be more than a twentieth of the population, it counts as infinite.
         """
         if self.drawing == "exhaustive":
             return population
         if self.trials is not None:
             return self.trials
         confidence = (1 + self.confidence) / 2 if self.drawing != "stratified" else self.confidence
-        return statistics.sample_size(population, half_width=self.half_width, confidence=confidence)
+        size = statistics.sample_size(population, half_width=self.half_width, confidence=confidence)
+        if size > population / 20:
+            size = statistics.sample_size(10**18, half_width=self.half_width, confidence=confidence)
+        return size
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

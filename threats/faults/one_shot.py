@@ -15,7 +15,7 @@ import numpy as np
 from threats import outcomes
 from threats.faults import batching, campaign, devices, injection, sites, slots
 
-_SHOTS_AT_ONCE = 128
+_SHOTS_AT_ONCE = 128  # one after another
 
 
 def make_one_shot_fn(
@@ -27,6 +27,7 @@ def make_one_shot_fn(
     *,
     task: outcomes.Task = "multi-class",
     strategy: batching.Strategy = "auto",
+    trials_at_once: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[injection.Variables, slots.Faults, np.ndarray], campaign.TrialResult]:
     """A function of (variables, faults [t, k], image numbers [t]) that evaluates trial i on its image alone.
@@ -39,16 +40,19 @@ def make_one_shot_fn(
       reference: [n, c] fault-free logits.
       task: one of `outcomes.TASKS`.
       strategy: as in `campaign.run_trials`, for faults in weights and states.
+      trials_at_once: in one call; by default, where only activations are hit, as many as images of a forward pass, else
+        as in `campaign.run_trials`.
       mesh: devices that share the trials, as in `campaign.make_trial_fn`.
 
     Returns:
       fn -> `TrialResult`: accuracy, SDC and non-finite rate are 0 or 1 (in multi-label, accuracy is the share of right
       labels), AUC is NaN, values before and after are those at the trial's own image.
     """
-    campaign.check(images, labels, reference, task, strategy, None, None)
+    campaign.check(images, labels, reference, task, strategy, trials_at_once, None)
     mesh = devices.check(mesh)
     activations = all(site.kind == "activation" for site in table)
-    size = _SHOTS_AT_ONCE if activations else batching.default_trials(table, strategy)
+    size = batching.default_images(images) if activations else batching.default_trials(table, strategy)
+    size = trials_at_once or size
     data = devices.whole(tuple(jnp.asarray(rows) for rows in (images, labels, reference)), mesh)
 
     def shot(variables, argument):
@@ -70,7 +74,7 @@ def make_one_shot_fn(
     def run(variables: injection.Variables, faults: slots.Faults, numbers: np.ndarray) -> campaign.TrialResult:
         slots.check(faults, table)
         variables = devices.whole(variables, mesh)
-        count, at_once = len(numbers), max(size, _SHOTS_AT_ONCE) * devices.count(mesh)
+        count, at_once = len(numbers), (size if size > 1 else _SHOTS_AT_ONCE) * devices.count(mesh)
         found = []
         for start in range(0, count, at_once):
             some = slots.pad(jax.tree.map(lambda x, start=start: x[start : start + at_once], faults), at_once)

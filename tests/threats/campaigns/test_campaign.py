@@ -10,6 +10,7 @@ from threats import campaigns, faults
 from threats.campaigns import trials
 
 KEY = jax.random.key(3)
+_FAST = {"trials_at_once": 64, "strategy": "vmap"}
 
 
 class _Memory:
@@ -39,7 +40,7 @@ def _assert_same(a, b):
 @pytest.fixture(scope="module")
 def everything(small):
     """Every bit of the weights of the small model, once."""
-    return _run(small, drawing="exhaustive", trials=None, options={"trials_at_once": 64, "strategy": "vmap"})
+    return _run(small, drawing="exhaustive", trials=None, options=_FAST)
 
 
 def test_exhaustive_is_the_whole_population(small, everything):
@@ -67,7 +68,7 @@ def test_exhaustive_is_the_whole_population(small, everything):
     ids=["bits", "neyman", "proportional"],
 )
 def test_estimates_hold_the_exhaustive_value(small, everything, choices, metric):
-    found = _run(small, metric=metric, options={"trials_at_once": 64, "strategy": "vmap"}, **choices)
+    found = _run(small, metric=metric, options=_FAST, **choices)
     truth = everything.overall(metric).value
     interval = found.overall(metric)
     # 15 intervals at 95 % need not all hold: those that do not must miss by little.
@@ -169,7 +170,56 @@ def test_one_shot_hits_one_image_alone(small):
         assert rows.result.sdc[number] == float(threats.outcomes.changed(logits, clean, "binary")[0])
 
 
+def test_groups_that_divide_strata_count_by_their_own_bits(small, everything):
+    """The layer `second` holds a kernel and a bias: as a part of the stratum each has its own share of the bits."""
+    found = _run(small, trials=3000, drawing="stratified", allocation="proportional", options=_FAST)
+    leaf = lambda site: site.path.rsplit("/", 1)[1]  # noqa: E731
+    exact, ours = everything.by(leaf, "sdc"), found.by(leaf, "sdc")
+    assert list(exact) == list(ours)
+    for name, interval in ours.items():
+        assert interval.low - 0.02 <= exact[name].value <= interval.high + 0.02
+
+
+def test_exhaustive_groups_have_no_sampling_error(everything):
+    for interval in everything.by("field", "sdc").values():
+        assert interval.low == interval.value == interval.high
+
+
+def test_trials_without_a_hit_belong_to_no_group(small):
+    found = _run(small, bit_error_rate=0.0005)
+    assert (found.trials.faults.site < 0).any()
+    with pytest.raises(ValueError, match="one hit each"):
+        found.by("layer", "accuracy")
+
+
+def test_a_pilot_needs_its_trials(small):
+    with pytest.raises(ValueError, match=r"trials must be at least 60, got 50: 6 strata .* after a pilot of 8"):
+        _run(small, drawing="stratified", trials=50)
+
+
+def test_parts_of_another_pilot_are_refused(small):
+    store = _Memory()
+    whole = _run(small, drawing="stratified", pilot=3, trials=90, store=store)
+    key = max(store.kept)
+    turned = store.kept[key].stratum[::-1].copy()
+    store.kept[key] = store.kept[key]._replace(stratum=(turned + 1) % len(whole.drawing.strata))
+    with pytest.raises(ValueError, match="of other strata"):
+        _run(small, drawing="stratified", pilot=3, trials=90, store=store)
+
+
+def test_an_empty_store_is_a_store(small):
+    class Empty(_Memory):
+        def __bool__(self):
+            return bool(self.kept)
+
+    store = Empty()
+    _run(small, store=store)
+    assert len(store.saved) == 4
+
+
 def test_bad_campaigns(small):
+    with pytest.raises(ValueError, match="statistics: collections must be among"):
+        _run(small, kinds=("weights", "statistics"))
     with pytest.raises(ValueError, match="shard must be"):
         _run(small, shard=(4, 3))
     with pytest.raises(ValueError, match="use fewer shards"):

@@ -126,7 +126,10 @@ def test_images_of_one_shot_trials_are_uniform(small):
         ({"burst": 2, "flips": 2}, "one hit per trial"),
         ({"bit_error_rate": 1.5}, r"must lie in \(0, 1\)"),
         ({"bit_error_rate": 0.1, "drawing": "layers"}, "needs drawing 'bits'"),
-        ({"one_shot": True, "metric": "auc"}, "choose another metric"),
+        ({"one_shot": True, "metric": "auc"}, "choose another"),
+        ({"one_shot": True, "metric": "critical_5"}, "choose another"),
+        ({"one_shot": True, "drawing": "exhaustive", "trials": None}, "another drawing than 'exhaustive'"),
+        ({"trials": 2**31}, "must be at most"),
     ],
 )
 def test_what_cannot_be_is_refused(small, choices, message):
@@ -152,3 +155,5 @@ def test_planned_trials():
     assert one_look.planned(464_000_000) == 9604
     assert many_looks.planned(464_000_000) == 12_555
     assert campaigns.CampaignSpec(trials=77).planned(10) == 77
+    # Drawn with replacement: a small population does not need fewer.
+    assert many_looks.planned(96) == many_looks.planned(10**15)
