@@ -11,7 +11,7 @@ from threats.faults import devices, sites, slots
 Strategy = Literal["auto", "vmap", "map"]
 STRATEGIES = ("auto", "vmap", "map")
 
-_IMAGES_AT_ONCE = 128
+_IMAGES_AT_ONCE = 256
 _PIXELS_AT_ONCE = 64 * 64 * 64
 _TRIALS_AT_ONCE = 16
 _OWN_BYTES_AT_ONCE = 2**30
@@ -72,7 +72,7 @@ def valid(count: int, size: int) -> jax.Array:
 
 
 def default_images(images: jax.Array) -> int:
-    """Images per forward pass: 128, and fewer above 45 px, in proportion to the pixels."""
+    """Images per forward pass: 256, and fewer above 32 px, in proportion to the pixels."""
     pixels = images.shape[1] * images.shape[2] if images.ndim == 4 else 1
     return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // pixels))
 

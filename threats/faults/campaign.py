@@ -85,7 +85,7 @@ def run_trials(
       task: one of `outcomes.TASKS`.
       strategy: "vmap" (a group of trials at once), "map" (one after another), or "auto": "map" on a CPU, else "vmap".
       trials_at_once: size of a group; by default 1 with "map", at most 16 with "vmap" (see `batching.default_trials`).
-      images_at_once: images per forward pass; by default 128, fewer above 45 px.
+      images_at_once: images per forward pass; by default 256, fewer above 32 px.
       reference: [n, c] fault-free logits, where they are already known.
 
     Raises:
@@ -207,7 +207,7 @@ def trial_outcomes(
 def fault_free_logits(
     apply: Apply, variables: injection.Variables, images: jax.Array, *, images_at_once: int | None = None
 ) -> jax.Array:
-    """[n, c] logits, computed in batches of `images_at_once` (by default 128, fewer above 45 px)."""
+    """[n, c] logits, computed in batches of `images_at_once` (by default 256, fewer above 32 px)."""
     split = batching.split(images, images_at_once or batching.default_images(images))
     logits = jax.lax.map(lambda batch: apply(variables, batch), split)
     return logits.reshape(-1, *logits.shape[2:])[: images.shape[0]]

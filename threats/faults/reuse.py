@@ -9,7 +9,7 @@ all trials and kept. There are as many compiled programs as parts, not as sites.
                        + sum over parts of seconds to compile those equations
 
 by dynamic programming, with half of the weight uniform over bits and half uniform over sites: a few trials get few
-programs, many trials up to 16.
+programs, many trials up to 24.
 """
 
 import itertools
@@ -21,7 +21,7 @@ import numpy as np
 
 from threats.faults import program, sites
 
-_PARTS = 16
+_PARTS = 24
 _KEPT_BYTES = 2**31
 # How fast `program.costs` are worked off, in bytes per second, and the seconds that XLA takes to compile an equation:
 # rough figures, measured with MedMamba on a CPU. A device that is fifty times faster compiles no faster.
