@@ -91,7 +91,7 @@ class Stages:
 
     def _trace(self, variables: Mapping[str, Any], trials: int) -> None:
         self._found, self._plan, self._leaves = None, None, []
-        self._programs: dict[int, Callable[..., Any]] = {}
+        self._programs: dict[tuple[int, int, bool], Callable[..., Any]] = {}
         self._found = program.trace(self._apply, variables, self._images[0], self._table)
         if self._found is not None:
             self._plan = reuse.plan(self._found, self._table, batches=len(self._images), trials=trials)
@@ -110,9 +110,9 @@ class Stages:
             found[rows] = self._outcomes(number, jax.tree.map(lambda leaf: leaf[rows], faults))
 
         # Threads only compile and run: what a caller has set for tracing holds in his own thread.
-        missing = {number: rows for number, rows in groups if number not in self._programs}
+        missing = {number: rows for number, rows in groups if _kind(number, faults) not in self._programs}
         lowered = {
-            number: self.step(number).lower(
+            _kind(number, faults): self.step(number).lower(
                 *self.arguments(number, jax.tree.map(lambda leaf, rows=rows: leaf[rows], faults))
             )
             for number, rows in missing.items()
@@ -132,10 +132,10 @@ class Stages:
     def _outcomes(self, number: int, faults: slots.Faults) -> np.ndarray:
         """[t, 5] over all images."""
         part, total, logits = self._plan.parts[number], 0.0, []
-        shared = self._shared(part, faults)
+        shared, compiled = self._shared(part, faults), self._programs[_kind(number, faults)]
         with np.errstate(over="ignore", invalid="ignore"):  # the loss of a faulty model may be anything
             for batch in range(len(self._images)):
-                sums, rows = self._programs[number](*self._batch(part, batch), *shared)
+                sums, rows = compiled(*self._batch(part, batch), *shared)
                 total += np.asarray(sums)
                 logits.append(rows)
             rows = np.concatenate(logits, axis=1)[:, : self._count]
@@ -196,6 +196,11 @@ class Stages:
                 damaged = _hit(array.reshape(-1)[places], these._replace(element=where))
                 after[trial, own] = damaged[where].astype(np.float32)
         return before, after
+
+
+def _kind(number: int, faults: slots.Faults) -> tuple[int, int, bool]:
+    """What a compiled program is for: a part, so many slots, and bits that flip or that have actions."""
+    return number, faults.site.shape[1], faults.action is not None
 
 
 def _trials(

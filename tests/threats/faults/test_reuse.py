@@ -154,6 +154,16 @@ def test_unused_slots_repeated_bits_and_no_trial(tiny):
             _assert_same(ours, whole)
 
 
+def test_one_function_takes_trials_of_any_width_and_action(tiny):
+    table = _table(tiny)
+    fn = faults.make_trial_fn(*tiny[:1], *tiny[2:], table)
+    whole = faults.make_trial_fn(*tiny[:1], *tiny[2:], table, reuse=False)
+    for flips, action in ((1, "flip"), (3, "flip"), (3, "stuck_at_1"), (1, "flip")):
+        drawn = faults.random_faults(jax.random.key(1), table, trials=5, flips=flips, over="layers")
+        drawn = faults.with_action(drawn, action)
+        _assert_same(fn(tiny.variables, drawn), whole(tiny.variables, drawn))
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 @pytest.mark.parametrize("action", ["stuck_at_0", "stuck_at_1"])
 def test_stuck_bits_in_weights_and_activations(tiny, action, at_once):
