@@ -180,8 +180,8 @@ def _figures(number_format: str, found: campaigns.CampaignResult) -> Iterator[re
     one_shot = found.drawing.spec.one_shot
     for metric in _IMAGE_METRICS if one_shot else campaigns.METRICS:
         yield records.Measurement("campaign", number_format, 1, metric, found.overall(metric))
-    if found.drawing.width > 1:
-        return
+    if found.drawing.width > 1 or found.drawing.spec.bit_error_rate is not None:
+        return  # a trial's outcome belongs to no single hit
     groups = {group: group for group in campaigns.GROUPS} | {"part": lambda site: blocks.split(site.layer)[1]}
     for group, of_site in groups.items():
         if group == ("bit" if found.drawing.strata else "cell"):

@@ -46,6 +46,25 @@ def test_formats_report_replay_and_going_on(given, tmp_path, capsys, refused):
     assert "fault.campaign.trials: 40 -> 50" in refused([*chosen, "--fault_trials=50"])
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--bit_error_rate=1e-5", "--fault_trials=6"],
+        ["--one_shot", "--fault_trials=6", "--fault_kinds=weights,activations"],
+        ["--fault_kinds=states", "--fault_action=stuck_at_1", "--fault_field=exponent", "--fault_trials=4"],
+        ["--fault_kinds=scales", "--number_formats=int8", "--fault_burst=2", "--fault_trials=4"],
+        ["--half_width=0.3", "--fault_metric=sdc", "--fault_kinds=statistics"],
+    ],
+    ids=["rate", "one_shot", "states", "scales", "half_width"],
+)
+def test_other_campaigns_run_and_report(given, tmp_path, flags):
+    assert run.main([*given, f"--output={tmp_path / 'run'}", *flags]) == 0
+    found = folder.RunFolder(tmp_path / "run")
+    rows = records.select(found.rows(), threat="campaign", metric="accuracy")
+    assert 0 <= rows["value"].iloc[0] <= 1
+    assert "### Campaign" in found.report.read_text()
+
+
 def test_a_plan_says_how_many_and_writes_nothing(given, tmp_path, capsys):
     asked = [*given, f"--output={tmp_path / 'run'}", "--half_width=0.01", "--plan"]
     assert run.main(asked) == 0
