@@ -53,7 +53,11 @@ def _merge(output: pathlib.Path, sources: list[pathlib.Path]) -> list[str]:
     with folder.lock(output):
         if (output / "config.json").is_file():
             raise ValueError(f"{output} holds a run: choose another --output")
-        lines = [_copy(output, name, found) for name, found in campaigns.items()]
+        try:
+            lines = [_copy(output, name, found) for name, found in campaigns.items()]
+        except BaseException:
+            shutil.rmtree(folder.RunFolder(output).fault_parts, ignore_errors=True)  # the command can be given again
+            raise
         folder.write_json(about, output / "config.json")
     return [*lines, f"finish and report: the shards' command with --output={output} and without --shard"]
 

@@ -16,7 +16,7 @@ from threats.faults import batching, devices
 
 _CALLS_PER_CHUNK = 32
 _SHOTS_PER_CHUNK = 1024
-_SHOT_OPTIONS = ("strategy", "trials_at_once")
+_NOT_OF_SHOTS = ("images_at_once", "reuse")
 
 
 class Campaign(NamedTuple):
@@ -59,8 +59,8 @@ def prepare(
     at_once = options.get("trials_at_once") or batching.default_trials(table, options.get("strategy", "auto"))
     variables = devices.whole(variables, mesh)
     if spec.one_shot:
-        chosen = {"task": task, "mesh": mesh, **{name: options[name] for name in _SHOT_OPTIONS if name in options}}
-        fn = faults.make_one_shot_fn(apply, images, labels, table, reference, **chosen)
+        chosen = {name: value for name, value in options.items() if name not in _NOT_OF_SHOTS}
+        fn = faults.make_one_shot_fn(apply, images, labels, table, reference, task=task, **chosen)
     else:
         options = {"expected_trials": planned, **options}
         fn = faults.make_trial_fn(apply, images, labels, table, task=task, reference=reference, **options)

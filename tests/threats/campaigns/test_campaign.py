@@ -217,6 +217,12 @@ def test_an_empty_store_is_a_store(small):
     assert len(store.saved) == 4
 
 
+@pytest.mark.parametrize("one_shot", [False, True])
+def test_options_that_do_not_exist_are_refused(small, one_shot):
+    with pytest.raises(TypeError, match="trials_at_onec"):
+        _run(small, one_shot=one_shot, options={"trials_at_onec": 4})
+
+
 def test_bad_campaigns(small):
     with pytest.raises(ValueError, match="statistics: collections must be among"):
         _run(small, kinds=("weights", "statistics"))
