@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mamba_jax import scan, types
-from mamba_jax.models import convolution, norm, taps
+from mamba_jax.models import convolution, elementwise, norm, taps
 
 DIRECTIONS = 4  # row by row, column by column, and both backwards
 
@@ -55,9 +55,9 @@ class SS2D(nn.Module):
         x = nn.Dense(d, use_bias=False, dtype=v.dtype, kernel_init=dense_init, name="in_proj")(v)
         z = nn.Dense(d, use_bias=False, dtype=v.dtype, kernel_init=dense_init, name="gate_proj")(v)
         x = taps.tap(self, "in_proj_out", x)
-        x = nn.silu(DepthwiseConv2D(name="conv")(x))
+        x = elementwise.silu(DepthwiseConv2D(name="conv")(x))
         y = taps.tap(self, "scan", self._cross_scan(x, rank=math.ceil(c / 16)))
-        y = norm.LayerNorm(name="out_norm")(y) * nn.silu(z)
+        y = norm.LayerNorm(name="out_norm")(y) * elementwise.silu(z)
         return nn.Dense(c, use_bias=False, dtype=v.dtype, kernel_init=dense_init, name="out_proj")(y)
 
     def _cross_scan(self, x: jax.Array, *, rank: int) -> jax.Array:
@@ -81,7 +81,7 @@ class SS2D(nn.Module):
         sequences = [_sequence(projected[:, :, :, i], i) for i in range(k)]
         low, B, C = zip(*(jnp.split(sequence, [rank, rank + n], axis=-1) for sequence in sequences), strict=True)
         dt = [x.astype(dt_up.dtype) @ dt_up[i] + dt_bias[i].reshape((1, 1, d)) for i, x in enumerate(low)]
-        dt = _tapped(self, "dt", [nn.softplus(x) for x in dt])
+        dt = _tapped(self, "dt", [elementwise.softplus(x) for x in dt])
         B, C = _tapped(self, "B", B), _tapped(self, "C", C)
 
         u = jnp.stack([_sequence(pixels, i) for i in range(2)], axis=2)
@@ -95,7 +95,8 @@ class SS2D(nn.Module):
         )
         by_row, by_column = y[:, :, 0].reshape((h, w, b, d)), y[:, :, 1].reshape((w, h, b, d))
         skip = norm.widened(pixels) * jnp.sum(D, axis=0).reshape((1, 1, 1, d))
-        return jnp.transpose(by_row + jnp.swapaxes(by_column, 0, 1) + skip, (2, 0, 1, 3)).astype(x.dtype)
+        summed = by_row + jnp.swapaxes(by_column, 0, 1) + skip
+        return elementwise.once(jnp.transpose(summed, (2, 0, 1, 3))).astype(x.dtype)
 
 
 def _sequence(pixels: jax.Array, direction: int) -> jax.Array:
@@ -140,12 +141,12 @@ class MambaBlock(nn.Module):
         d, n, rank = self.expand * c, self.d_state, math.ceil(c / 16)
         x = taps.tap(self, "in_proj_out", nn.Dense(d, use_bias=False, name="in_proj")(v))
         z = nn.Dense(d, use_bias=False, name="gate_proj")(v)
-        x = nn.silu(CausalConv(self.d_conv, name="conv")(x))
+        x = elementwise.silu(CausalConv(self.d_conv, name="conv")(x))
 
         dt = nn.Dense(rank, use_bias=False, name="dt_down")(x)
         dt_bias = self.param("dt_bias", _dt_bias_init, (d,))
         dt = nn.Dense(d, use_bias=False, kernel_init=_uniform(rank**-0.5), name="dt_up")(dt)
-        dt = taps.tap(self, "dt", nn.softplus(dt + dt_bias.reshape((1, 1, d))))
+        dt = taps.tap(self, "dt", elementwise.softplus(dt + dt_bias.reshape((1, 1, d))))
         B = taps.tap(self, "B", nn.Dense(n, use_bias=False, name="B_proj")(x))
         C = taps.tap(self, "C", nn.Dense(n, use_bias=False, name="C_proj")(x))
         A = -jnp.exp(self.param("A_log", _A_log_init, (d, n)))
@@ -155,7 +156,7 @@ class MambaBlock(nn.Module):
         masks = taps.tap_states(self, "state", (v.shape[1], d, n), read)
         y = scan.selective_scan(x, dt, A, B, C, D, method=self.scan_method, state_masks=masks)
         y = taps.tap(self, "scan", y)
-        return nn.Dense(c, use_bias=False, name="out_proj")(y * nn.silu(z))
+        return nn.Dense(c, use_bias=False, name="out_proj")(y * elementwise.silu(z))
 
 
 class DepthwiseConv2D(nn.Module):
