@@ -140,7 +140,7 @@ def _bars(axis, trials: pd.DataFrame, field: str, colour: str) -> None:
     # From files with several flips in a row, the bits are text.
     groups = {bit: _points_lost(part) for bit, part in trials.groupby(trials["bit"].astype(int))}
     before = 100 * float(trials["accuracy_before"].iloc[0])
-    means = [statistics.mean(lost, bounds=(before - 100, before)) for lost in groups.values()]
+    means = [statistics.bounded_mean(lost, bounds=(before - 100, before)) for lost in groups.values()]
     heights, low, high, count = (np.array(column) for column in zip(*means, strict=True))
     # A single trial says nothing of the spread: no whisker is drawn.
     whiskers = np.where(count > 1, np.maximum([heights - low, high - heights], 0), 0)

@@ -172,7 +172,7 @@ def _random_faults(rows: pd.DataFrame, figures: Figures) -> list[str]:
         "Uniform over bits is what errors of a memory are; uniform over layers, then over the bits of the layer, "
         "counts small layers as much as large ones. "
         "A fault in activations hits the same element for every image. "
-        "Intervals of shares of trials are Wilson's, those of means over trials Student's.",
+        "Intervals of shares of trials are Wilson's, those of means over trials allow for rare, large losses.",
         tables.faults(rows),
         _figure(figures, "fault_losses"),
         _figure(figures, "fault_bits"),

@@ -146,12 +146,8 @@ def summarise(frame: pd.DataFrame) -> dict[str, statistics.Interval]:
     """What the trials of one campaign add up to: means over trials, and shares of trials that are critical."""
     before = float(frame["accuracy_before"].iloc[0])
     lost = before - frame["accuracy"].to_numpy(float)
-    found = {
-        "accuracy": statistics.mean(frame["accuracy"].to_numpy(float), bounds=(0.0, 1.0)),
-        "accuracy_loss": statistics.mean(lost, bounds=(before - 1.0, before)),
-        "sdc": statistics.mean(frame["sdc"].to_numpy(float), bounds=(0.0, 1.0)),
-        "nonfinite": statistics.mean(frame["nonfinite"].to_numpy(float), bounds=(0.0, 1.0)),
-    }
+    found = {name: statistics.bounded_mean(frame[name].to_numpy(float)) for name in ("accuracy", "sdc", "nonfinite")}
+    found["accuracy_loss"] = statistics.bounded_mean(lost, bounds=(before - 1.0, before))
     for points in CRITICAL_POINTS:
         # Half an image above the limit in float32 is not above it.
         found[f"critical_{points}"] = statistics.wilson(int((lost > points / 100 + 1e-6).sum()), len(lost))

@@ -2,7 +2,7 @@
 
 Trials that were drawn alike give Wilson's (or Clopper and Pearson's) interval of a share. Means are mostly those of a
 constant with rare, large losses, of which Student's interval holds in 87 to 95 % of the campaigns that ask for 95 %;
-they have that of `statistics.stratified_mean`, with one stratum or as many as there are. Of a stratified campaign a
+they have that of `statistics.bounded_mean`, or of `statistics.stratified_mean`. Of a stratified campaign a
 layer that was hit more often does not count for more. An exhaustive campaign has seen every fault there is: its figures
 have no sampling error.
 """
@@ -76,11 +76,10 @@ def overall(
 def of(
     each: np.ndarray, *, confidence: float, bounds: tuple[float, float] = (0.0, 1.0), exact: bool = False
 ) -> statistics.Interval:
-    """The mean of independent values [t] within bounds, with an interval that rare large values do not deceive."""
-    if bounds == (0.0, 1.0) and np.all((each == 0) | (each == 1)):
-        share = statistics.clopper_pearson if exact else statistics.wilson
-        return share(int(each.sum()), len(each), confidence=confidence)
-    return statistics.stratified_mean({"": each}, {"": 1.0}, bounds=bounds, confidence=confidence)
+    """`statistics.bounded_mean`; of shares, if exact, with Clopper and Pearson's interval."""
+    if exact and bounds == (0.0, 1.0) and np.all((each == 0) | (each == 1)):
+        return statistics.clopper_pearson(int(each.sum()), len(each), confidence=confidence)
+    return statistics.bounded_mean(each, bounds=bounds, confidence=confidence)
 
 
 def by(

@@ -6,7 +6,7 @@ finite are not hidden: what they touch becomes NaN or infinite.
 
 from threats.statistics.allocation import neyman_allocation, proportional_allocation, smoothed_deviations
 from threats.statistics.interval import Interval
-from threats.statistics.means import mean, paired_difference
+from threats.statistics.means import bounded_mean, mean, paired_difference
 from threats.statistics.planning import sample_size
 from threats.statistics.proportions import clopper_pearson, wilson
 from threats.statistics.resampling import METHODS, Method, bootstrap
@@ -19,6 +19,7 @@ __all__ = [
     "Interval",
     "Method",
     "bootstrap",
+    "bounded_mean",
     "clopper_pearson",
     "mean",
     "neyman_allocation",

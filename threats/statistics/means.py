@@ -1,7 +1,8 @@
-"""Student's t interval of a mean, and of the mean of paired differences.
+"""Student's t interval of a mean and of paired differences, and one that rare large values do not deceive.
 
 Student      mean +- t_{n-1} s / sqrt(n)
 all equal    v -+ (1 - alpha^(1/n)) (distance from v to each bound),   alpha = 1 - confidence
+bounded      as of one stratum, see `stratified`
 """
 
 import math
@@ -10,13 +11,13 @@ import numpy as np
 from numpy import typing as npt
 from scipy import stats
 
-from threats.statistics import interval
+from threats.statistics import interval, proportions, stratified
 
 
 def mean(
     values: npt.ArrayLike, *, confidence: float = 0.95, bounds: tuple[float, float] | None = None
 ) -> interval.Interval:
-    """Student's t interval of a mean, such as a loss over images or an accuracy over trials.
+    """Student's t interval of a mean, such as a loss over images; for an accuracy over fault trials see `bounded_mean`.
 
     Equal values have no spread, but do not prove that no other value exists. If a share q of all trials gave anything
     else than v, n trials would all give v with probability (1 - q)^n; that is at least alpha = 1 - confidence up to
@@ -49,6 +50,29 @@ def mean(
         else:
             low, high = np.clip((centre - half, centre + half), smallest, largest)
     return interval.Interval(centre, float(low), float(high), values.size)
+
+
+def bounded_mean(
+    values: npt.ArrayLike, *, bounds: tuple[float, float] = (0.0, 1.0), confidence: float = 0.95
+) -> interval.Interval:
+    """Mean of values within bounds of which most are alike and few far off, such as an accuracy over fault trials.
+
+    Of such values Student's interval holds in 87 to 95 % of the cases that ask for 95 %: often none of the rare ones
+    was drawn. This one adds about four observations at the ends of the range, as Agresti and Coull do for shares; of
+    values that are all 0 or 1 it is Wilson's.
+
+    Args:
+      values: [n] independent observations, n >= 1.
+      bounds: (low, high), finite: the range that the values are known to lie in, up to float32 rounding.
+      confidence: in (0, 1).
+
+    Raises:
+      ValueError: as `stratified.stratified_mean` does.
+    """
+    values = interval.rows("values", values)
+    if bounds == (0.0, 1.0) and np.all((values == 0) | (values == 1)):
+        return proportions.wilson(int(values.sum()), values.size, confidence=confidence)
+    return stratified.stratified_mean({"": values}, {"": 1.0}, bounds=bounds, confidence=confidence)
 
 
 def paired_difference(

@@ -107,3 +107,21 @@ def test_paired_difference_of_decisions():
 def test_refuses(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("chance", "count"), [(0.01, 100), (0.02, 384), (0.1, 32)])
+def test_bounded_mean_covers_rare_losses_where_students_does_not(chance, count):
+    """An accuracy of 0.9 that one trial in some takes to between 0.1 and 0.9: the mean of 2,000 campaigns."""
+    draw = np.random.default_rng(3)
+    hit, left = draw.uniform(size=(2_000, count)) < chance, draw.uniform(0.1, 0.9, (2_000, count))
+    truth = 0.9 - chance * 0.4
+    found = {}
+    for name, estimate in (("bounded", statistics.bounded_mean), ("student", statistics.mean)):
+        _, low, high, _ = np.array([estimate(values, bounds=(0, 1)) for values in np.where(hit, left, 0.9)]).T
+        found[name] = np.mean((low <= truth) & (truth <= high))
+    assert found["student"] < 0.94 < found["bounded"], found
+
+
+def test_bounded_mean_of_shares_is_wilsons():
+    assert statistics.bounded_mean([0, 1, 1, 0, 1]) == statistics.wilson(3, 5)
+    assert statistics.bounded_mean([0.5, 0.5, 0.6]).value == pytest.approx(1.6 / 3)
