@@ -120,7 +120,14 @@ _FAULTS: tuple[Entry, ...] = (
     (flags.DEFINE_float, "worst_magnitude", None, "largest magnitude of a value that the worst case may make [any]"),
     (flags.DEFINE_bool, "allow_nonfinite", False, "let the worst case choose flips whose outputs are NaN or infinite"),
     (flags.DEFINE_integer, "fault_images", _FAULT.images, "test images that measure each fault; 0 for all"),
-    (flags.DEFINE_enum, "trial_strategy", "auto", "how trials are batched; auto goes by the backend"),
+    (
+        flags.DEFINE_enum,
+        "trial_strategy",
+        "auto",
+        "how trials are batched: auto goes by the backend, measure (of a campaign) tries some ways first",
+    ),
+    (flags.DEFINE_integer, "trials_at_once", None, "trials in a group, on each device [by trial_strategy]"),
+    (flags.DEFINE_integer, "images_at_once", None, "images per forward pass of a trial [by trial_strategy]"),
 )
 
 _CAMPAIGN: tuple[Entry, ...] = (
@@ -153,7 +160,7 @@ def define() -> flags.FlagValues:
     subjects = {"run": _RUN, "data": _DATA, "model": _MODEL, "training": _TRAINING, "threats to images": _IMAGE_THREATS}
     for subject, entries in {**subjects, "faults": _FAULTS, "campaigns": _CAMPAIGN}.items():
         for kind, name, default, text in entries:
-            options = {"enum_values": batching.STRATEGIES} if kind is flags.DEFINE_enum else {}
+            options = {"enum_values": (*batching.STRATEGIES, "measure")} if kind is flags.DEFINE_enum else {}
             if isinstance(default, tuple):
                 default = [str(entry) for entry in default]
             kind(name, default, help=text, flag_values=values, module_name=subject, **options)

@@ -29,12 +29,16 @@ class RunOptions(NamedTuple):
     `debug` says whether an error is to be shown with its place in the program, `devices` how many of this machine train
     (None: see `processes.mesh`), `cluster` how several processes train together (None: there is one). Of a campaign:
     `plan` asks for its size only, `replay` for one trial again, and `shard` (i, n) for the i-th of n parts.
+    `trials_at_once` and `images_at_once` are None where `trial_strategy` decides, or a measurement (`measure`).
     """
 
     stages: tuple[str, ...]
     output: str
     data_dir: str | None
     trial_strategy: str
+    measure: bool
+    trials_at_once: int | None
+    images_at_once: int | None
     debug: bool
     devices: int | None
     cluster: processes.Cluster | None
@@ -155,6 +159,22 @@ def _campaign(values: flags.FlagValues) -> campaigns.CampaignSpec | None:
     )
 
 
+def _measure(values: flags.FlagValues) -> bool:
+    for name in ("trials_at_once", "images_at_once"):
+        if values[name].value is not None and values[name].value < 1:
+            raise ValueError(f"{name} must be at least 1, got {values[name].value}")
+    if values.trial_strategy != "measure":
+        return False
+    if "campaign" not in values.fault_modes or values.one_shot:
+        raise ValueError("trial_strategy=measure is of a campaign that is not one-shot: choose auto, map or vmap")
+    if values.shard is not None or values.distributed:
+        raise ValueError(
+            "trial_strategy=measure is of one machine, another may choose otherwise: give trials_at_once and "
+            "images_at_once instead"
+        )
+    return True
+
+
 def _shard(values: flags.FlagValues) -> tuple[int, int]:
     if values.shard is None:
         return 1, 1
@@ -208,7 +228,10 @@ def _run_options(values: flags.FlagValues, chosen: config.ExperimentConfig) -> R
         stages=tuple(name for name in config.STAGES if name in values.stages),
         output=values.output or os.path.join("runs", f"{chosen.data.dataset}-{model}-s{chosen.seed}"),
         data_dir=values.data_dir or os.environ.get("MEDMNIST_ROOT"),
-        trial_strategy=values.trial_strategy,
+        trial_strategy="auto" if _measure(values) else values.trial_strategy,
+        measure=_measure(values),
+        trials_at_once=values.trials_at_once,
+        images_at_once=values.images_at_once,
         debug=values.debug,
         devices=values.devices,
         cluster=_cluster(values),

@@ -20,6 +20,7 @@ from experiments.stages import context, measures
 from experiments.storage import fingerprint, parts, records
 from mamba_jax import data
 from threats import campaigns, faults, outcomes
+from threats.faults import batching
 
 _IMAGE_METRICS = ("accuracy", "sdc", "nonfinite")
 _GROUP_METRICS = ("accuracy", "sdc", "critical_5")
@@ -70,6 +71,9 @@ def prepare(ctx: context.Context, number_format: str) -> Prepared:
     apply, variables = ctx.model.apply, ctx.variables
     if number_format != "float32":
         apply, variables = faults.apply_stored(apply), faults.store(variables, number_format)
+    root = ctx.folder.fault_parts / f"campaign_{number_format}"
+    options = {"task": ctx.task, "mesh": _mesh(ctx)}
+    batches = {} if spec.one_shot else _batches(ctx, root, (apply, variables, images, labels), options)
     campaign = campaigns.prepare(
         apply,
         variables,
@@ -77,14 +81,35 @@ def prepare(ctx: context.Context, number_format: str) -> Prepared:
         labels,
         spec,
         key=ctx.key("fault", "campaign"),
-        task=ctx.task,
         strategy=ctx.run.trial_strategy,
-        mesh=_mesh(ctx),
+        **options,
+        **(batches or {"trials_at_once": ctx.run.trials_at_once}),
     )
-    identity = fingerprint.fingerprint(apply, variables, images, labels, campaign, task=ctx.task)
+    identity = fingerprint.fingerprint(apply, variables, images, labels, campaign, task=ctx.task) | batches
     right = np.asarray(outcomes.accuracy(campaign.reference, labels, ctx.task))
-    root = ctx.folder.fault_parts / f"campaign_{number_format}"
     return Prepared(number_format, campaign, root, identity, right)
+
+
+def _batches(
+    ctx: context.Context, root: pathlib.Path, problem: tuple[Any, ...], options: dict[str, Any]
+) -> dict[str, int]:
+    """`trials_at_once` and `images_at_once`: as given, as the campaign in that folder has had them, or as chosen.
+
+    They decide how sums are rounded, so that a campaign keeps them.
+    """
+    given = {name: getattr(ctx.run, name) for name in ("trials_at_once", "images_at_once")}
+    kept = parts.read_identity(root) if (root / "campaign.json").is_file() else {}
+    given = {name: value or kept.get(name) for name, value in given.items()}
+    if all(given.values()):
+        return given
+    apply, variables, images, _ = problem
+    table = campaigns.sites_of(apply, variables, images, ctx.config.fault.campaign)
+    at_once = batching.default_trials(table, ctx.run.trial_strategy), batching.default_images(images)
+    if ctx.run.measure:
+        with ctx.bar(0, "measuring how many trials and images at once", "ways tried") as bar:
+            at_once = faults.measure(*problem, table, watch=lambda found: bar.update(), **options)[:2]
+        print(f"fastest of the ways tried: {at_once[0]} trials and {at_once[1]} images at once")
+    return {name: value or chosen for (name, value), chosen in zip(given.items(), at_once, strict=True)}
 
 
 def _mesh(ctx: context.Context) -> jax.sharding.Mesh | None:

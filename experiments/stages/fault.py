@@ -87,7 +87,7 @@ def _bench(ctx: context.Context, subject: _Subject, split: data.Split) -> trials
         table = faults.weight_sites(variables)
     width = max(chosen.flips) if "random" in subject.modes else 1
     width = max(width, chosen.worst_flips) if "worst" in subject.modes else width
-    at_once = batching.default_trials(table, ctx.run.trial_strategy)
+    at_once = ctx.run.trials_at_once or batching.default_trials(table, ctx.run.trial_strategy)
     plain = apply is ctx.model.apply
     logits = (
         ctx.clean_logits(split)
@@ -103,6 +103,7 @@ def _bench(ctx: context.Context, subject: _Subject, split: data.Split) -> trials
         strategy=ctx.run.trial_strategy,
         reference=jnp.asarray(logits),
         trials_at_once=at_once,
+        images_at_once=ctx.run.images_at_once,
         expected_trials=_expected(ctx, subject, table),
     )
     chunk = _TRIALS_PER_FILE * at_once  # trials that run at once share a part of the program: enough to fill groups

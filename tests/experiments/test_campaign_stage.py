@@ -1,5 +1,7 @@
 """A campaign as a run: formats, report, resume, replay, plan, shards, and what is refused."""
 
+import json
+
 import jax
 import pytest
 
@@ -63,6 +65,19 @@ def test_other_campaigns_run_and_report(given, tmp_path, flags):
     rows = records.select(found.rows(), threat="campaign", metric="accuracy")
     assert 0 <= rows["value"].iloc[0] <= 1
     assert "### Campaign" in found.report.read_text()
+
+
+def test_how_many_at_once_is_measured_once_and_kept(given, tmp_path, capsys, refused):
+    chosen = [*given, f"--output={tmp_path / 'run'}", "--fault_trials=4"]
+    assert run.main([*chosen, "--trial_strategy=measure"]) == 0
+    said = capsys.readouterr().out
+    found = folder.RunFolder(tmp_path / "run")
+    kept = json.loads((found.fault_parts / "campaign_float32" / "campaign.json").read_text())
+    assert f"{kept['trials_at_once']} trials and {kept['images_at_once']} images at once" in said
+    assert run.main([*chosen, "--replay_trial=3"]) == 0
+    assert "DIFFERS" not in capsys.readouterr().out
+    (found.root / "finished" / "fault.json").unlink()
+    assert "images_at_once" in refused([*chosen, "--images_at_once=3"])
 
 
 def test_a_plan_says_how_many_and_writes_nothing(given, tmp_path, capsys):

@@ -91,6 +91,12 @@ def test_a_line_that_is_no_flag_is_refused(line, message, tmp_path):
         (["--dataset=breastmnist", "--epsilons=0,one"], "epsilons must be numbers with commas, got '0,one'"),
         (["--dataset=breastmnist", "--fault_flips=1.5"], "fault_flips must be whole numbers with commas"),
         (["--dataset=breastmnist", "--trial_strategy=fast"], "trial_strategy"),
+        (["--dataset=breastmnist", "--trial_strategy=measure"], "measure is of a campaign"),
+        (
+            ["--dataset=breastmnist", "--fault_modes=campaign", "--shard=1/2", "--trial_strategy=measure"],
+            "measure is of one machine",
+        ),
+        (["--dataset=breastmnist", "--images_at_once=0"], "images_at_once must be at least 1"),
         (
             ["--dataset=breastmnist", "--init_from=zoo:x", "--model=medmamba_t"],
             "--model cannot be given with --init_from",

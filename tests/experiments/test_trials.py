@@ -144,7 +144,7 @@ def test_the_search_sees_validation_images_only_and_is_kept(tmp_path, monkeypatc
     )
     ctx = types.SimpleNamespace(
         config=types.SimpleNamespace(fault=fault, seed=0),
-        run=types.SimpleNamespace(trial_strategy="auto"),
+        run=types.SimpleNamespace(trial_strategy="auto", trials_at_once=None, images_at_once=None),
         model=types.SimpleNamespace(apply=None),
         dataset=types.SimpleNamespace(splits={"val": val}),
         folder=types.SimpleNamespace(fault_parts=tmp_path / "parts"),

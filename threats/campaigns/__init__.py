@@ -3,7 +3,7 @@
 from threats.campaigns.campaign import CampaignResult, conduct, difference, replay, run_campaign
 from threats.campaigns.course import Progress
 from threats.campaigns.estimates import GROUPS
-from threats.campaigns.prepared import Campaign, prepare
+from threats.campaigns.prepared import Campaign, prepare, sites_of
 from threats.campaigns.spec import ALLOCATIONS, DRAWINGS, KINDS, METRICS, CampaignSpec
 from threats.campaigns.trials import Store, Trials, take
 
@@ -24,5 +24,6 @@ __all__ = [
     "prepare",
     "replay",
     "run_campaign",
+    "sites_of",
     "take",
 ]

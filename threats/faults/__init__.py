@@ -12,6 +12,7 @@ from threats.faults.campaign import TrialResult, fault_free_logits, make_trial_f
 from threats.faults.devices import trial_mesh
 from threats.faults.formats import FORMATS, StoredApply, apply_stored, decode, store
 from threats.faults.injection import flip_activations, flip_weights, inject
+from threats.faults.measured import Measured, measure
 from threats.faults.one_shot import make_one_shot_fn
 from threats.faults.sampling import LayerwiseFaults, layerwise_faults, random_faults
 from threats.faults.search import WorstCase, worst_case
@@ -23,6 +24,7 @@ __all__ = [
     "FORMATS",
     "Faults",
     "LayerwiseFaults",
+    "Measured",
     "Site",
     "SiteTable",
     "StoredApply",
@@ -44,6 +46,7 @@ __all__ = [
     "make_one_shot_fn",
     "make_trial_fn",
     "mask",
+    "measure",
     "no_faults",
     "pad",
     "random_faults",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from threats.faults import devices, sites, slots
+from threats.faults import devices, memory, sites, slots
 
 Strategy = Literal["auto", "vmap", "map"]
 STRATEGIES = ("auto", "vmap", "map")
@@ -14,7 +14,7 @@ STRATEGIES = ("auto", "vmap", "map")
 _IMAGES_AT_ONCE = 256
 _PIXELS_AT_ONCE = 64 * 64 * 64
 _TRIALS_AT_ONCE = 16
-_OWN_BYTES_AT_ONCE = 2**30
+_OWN_SHARE = 1 / 16  # of the memory: 1 GiB of 16
 
 
 def in_groups(
@@ -78,12 +78,17 @@ def default_images(images: jax.Array) -> int:
 
 
 def default_trials(table: sites.SiteTable, strategy: Strategy) -> int:
-    """Trials at once: 1 with "map"; with "vmap" 16, or as many as have 1 GiB of the table's weights between them.
-
-    Hidden states count with their masks, which are twice as large.
-    """
+    """Trials at once: 1 with "map"; with "vmap" 16, or fewer where memory holds no more (`most_trials`)."""
     if strategy == "map" or (strategy == "auto" and jax.default_backend() == "cpu"):
         return 1
+    return min(_TRIALS_AT_ONCE, most_trials(table))
+
+
+def most_trials(table: sites.SiteTable) -> int:
+    """As many as have a sixteenth of the memory for the table's weights of their own, and for the masks of its states.
+
+    Masks are twice as large as the states.
+    """
     copies = {"weight": 1, "activation": 0, "state": 2}
     own_bytes = sum(copies[site.kind] * site.size * site.width // 8 for site in table)
-    return max(1, min(_TRIALS_AT_ONCE, _OWN_BYTES_AT_ONCE // max(1, own_bytes)))
+    return max(1, memory.budget(_OWN_SHARE) // max(1, own_bytes))

@@ -116,8 +116,8 @@ def make_trial_fn(
 
     Args:
       reuse: whether trials evaluate only what their faults can change, see `reuse`; the values of the fault-free run
-        are kept on the device, up to 2 GiB of them. Otherwise, and for a model that has a tap of the table inside a
-        loop, every trial evaluates the whole model. Both agree to rounding, where XLA fuses differently.
+        are kept on the device, in up to an eighth of its memory. Otherwise, and for a model that has a tap of the
+        table inside a loop, every trial evaluates the whole model. Both agree to rounding, where XLA fuses differently.
       trials_per_call: trials in each call; a shorter chunk is filled up with fault-free trials, whose results are cut
         off. By default a call runs what it is given, and another number of trials compiles again.
       expected_trials: in all calls together; so many decide how many programs pay for being compiled. By default those

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from threats.faults import program, sites
+from threats.faults import memory, program, sites
 
 _PARTS = 24
-_KEPT_BYTES = 2**31
+_KEPT_SHARE = 1 / 8  # of the memory: 2 GiB of 16
 # How fast `program.costs` are worked off, in bytes per second, and the seconds that XLA takes to compile an equation:
 # rough figures, measured with MedMamba on a CPU. A device that is fifty times faster compiles no faster.
 _RATE = {"cpu": 2e10, "other": 1e12}
@@ -64,7 +64,7 @@ def plan(
     batches: int,
     trials: int | None = None,
     parts: int = _PARTS,
-    at_most: int = _KEPT_BYTES,
+    at_most: int | None = None,
 ) -> Plan | None:
     """Cuts the table into at most `parts` parts; None where even one would keep too much.
 
@@ -74,8 +74,10 @@ def plan(
       batches: how many such batches there are.
       trials: how many are expected; None for so many that compiling does not count.
       parts: compiled programs at most, at least 1.
-      at_most: bytes of fault-free values to keep; parts that would need more are joined with later ones.
+      at_most: bytes of fault-free values to keep, by default an eighth of the memory; parts that would need more are
+        joined with later ones.
     """
+    at_most = memory.budget(_KEPT_SHARE) if at_most is None else at_most
     cost = program.costs(found)
     masks = np.stack([program.reached(found, [index]) for index in range(len(table))])
     order = np.argsort(masks @ cost, kind="stable")
