@@ -157,7 +157,7 @@ def _campaign(rows: pd.DataFrame, figures: Figures) -> list[str]:
     for row in pairs[pairs["metric"] == "accuracy"].itertuples():
         text = records.interval_text(row.value, row.low, row.high, percent=True)
         parts.append(f"Accuracy under fault, {row.method}, in points, trial by trial: {text} (n = {int(row.count):,}).")
-    for group in ("kind", "field", "part", "layer"):
+    for group in ("kind", "field", "stage", "branch", "part", "layer"):
         found = campaign_plots.lost(rows, group)
         if len(set(found["name"])) > 1:
             parts += [f"Where it costs most, by {group}:", tables.campaign_groups(found, group)]

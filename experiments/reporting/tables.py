@@ -134,7 +134,7 @@ def campaign_groups(rows: pd.DataFrame, group: str, count: int = 12) -> str:
 
     Args:
       rows: of a campaign, with the columns that `campaign_plots.lost` adds for this group.
-      group: kind, layer, field or bit, for the table's corner.
+      group: what the lines are of, such as kind or layer, for the table's corner.
       count: how many lines.
     """
     lines = []

@@ -24,6 +24,11 @@ from threats.faults import batching
 
 _IMAGE_METRICS = ("accuracy", "sdc", "nonfinite")
 _GROUP_METRICS = ("accuracy", "sdc", "critical_5")
+_PLACES = {
+    "stage": lambda site: blocks.stage(site.layer),
+    "branch": lambda site: blocks.branch(site.layer),
+    "part": lambda site: blocks.split(site.layer)[1],
+}
 
 
 class Prepared(NamedTuple):
@@ -207,7 +212,7 @@ def _figures(number_format: str, found: campaigns.CampaignResult) -> Iterator[re
         yield records.Measurement("campaign", number_format, 1, metric, found.overall(metric))
     if found.drawing.width > 1 or found.drawing.spec.bit_error_rate is not None:
         return  # a trial's outcome belongs to no single hit
-    groups = {group: group for group in campaigns.GROUPS} | {"part": lambda site: blocks.split(site.layer)[1]}
+    groups = {group: group for group in campaigns.GROUPS} | _PLACES
     for group, of_site in groups.items():
         if group == ("bit" if found.drawing.strata else "cell"):
             continue  # no estimate of the one; of the other, trials that are not stratified have few or none each
