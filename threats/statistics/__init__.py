@@ -5,6 +5,7 @@ finite are not hidden: what they touch becomes NaN or infinite.
 """
 
 from threats.statistics.allocation import neyman_allocation, proportional_allocation, smoothed_deviations
+from threats.statistics.differences import independent_difference
 from threats.statistics.interval import Interval
 from threats.statistics.means import mean, paired_difference
 from threats.statistics.planning import sample_size
@@ -20,6 +21,7 @@ __all__ = [
     "Method",
     "bootstrap",
     "clopper_pearson",
+    "independent_difference",
     "mean",
     "neyman_allocation",
     "paired_difference",
