@@ -34,7 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: without the program's name; those of the process by default.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = _main(sys.argv[1:] if arguments is None else list(arguments))
+    except BaseException:
+        if processes.joined():
+            traceback.print_exc()
+            processes.end(1)
+        raise
+    if code and processes.joined():
+        processes.end(code)
+    return code
+
+
+def _main(arguments: Sequence[str]) -> int:
     debug = False
     try:
         chosen, run = options.parse(arguments)
@@ -73,21 +85,18 @@ def _run(chosen: config.ExperimentConfig, run: options.RunOptions, arguments: Se
     if run.plan or run.replay is not None:
         _ask(ctx)
         return
-    if not processes.is_main():
-        with processes.together():
-            pass  # until process 0 has opened the folder
-        _train_together(ctx)
-        return
     with contextlib.ExitStack() as stack:
         with processes.together():
-            stack.enter_context(folder.lock(run.output))
-            _open(ctx, arguments)
-            if run.cluster is not None:
-                _with_weights(ctx, before_training=True)
+            if processes.is_main():
+                stack.enter_context(folder.lock(run.output))
+                _open(ctx, arguments)
         if run.cluster is not None:
-            ctx = dataclasses.replace(ctx, fitted=_train_together(ctx))
+            ctx = _together(ctx, arguments)
+        if not processes.is_main():
+            return
         for name in (name for name in stages.STAGES if name in run.stages):
-            ctx = _stage(ctx, name, arguments)
+            if name != "train" or ctx.fitted is None:
+                ctx = _stage(ctx, name, arguments)
         if "report" in run.stages:
             _say(f"report: {report.write(ctx.folder)}")
 
@@ -102,11 +111,32 @@ def _ask(ctx: context.Context) -> None:
         _say(line)
 
 
-def _train_together(ctx: context.Context) -> training.FitResult:
-    """Trains with the other processes and parts from them."""
-    fitted = train.fit(ctx)
+def _together(ctx: context.Context, arguments: Sequence[str]) -> context.Context:
+    """What all processes do, the training and a campaign's trials; then they part. Returns it with the weights."""
+    to_train = "train" in ctx.run.stages
+    with processes.together():
+        if not processes.is_main():
+            _check_shared(ctx)
+        elif to_train and folder.finished(ctx.folder, "train") is None:
+            _with_weights(ctx, before_training=True)
+    if to_train:
+        ctx = dataclasses.replace(ctx, fitted=train.fit(ctx))
+    with processes.together():
+        if to_train and processes.is_main():
+            _stage(ctx, "train", arguments)  # marked as finished before there are trials of its weights
+    with processes.together():
+        ctx = _with_weights(ctx, before_training=False)
+    if "fault" in ctx.run.stages and ctx.config.fault.campaign and folder.finished(ctx.folder, "fault") is None:
+        campaign.run_together(ctx)
     processes.leave()
-    return fitted
+    return ctx
+
+
+def _check_shared(ctx: context.Context) -> None:
+    """Refuses the folder if process 0 has not opened it, or for another configuration than this process's."""
+    if not (ctx.folder.root / "config.json").is_file():
+        raise ValueError(f"process 0 has opened another {ctx.folder.root}: --output must be on a disk that all see")
+    folder.check(ctx.folder, loading.identity(ctx.config, ctx.dataset, ctx.model, ctx.variables))
 
 
 def _load(
@@ -197,12 +227,10 @@ def _measure(ctx: context.Context, name: str, arguments: Sequence[str]) -> dict 
 def _message(error: Exception) -> str | None:
     """One line for the user, or None where the error is none of theirs."""
     if isinstance(error, jax.errors.JaxRuntimeError):
-        full = "RESOURCE_EXHAUSTED" in str(error)
-        return (
-            "out of memory: lower --eval_batch_size, --batch_size or --fault_images, or raise --accumulate"
-            if full
-            else None
-        )
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return "out of memory: lower --eval_batch_size, --batch_size or --fault_images, or raise --accumulate"
+        # Of several processes it is most likely a connection that was lost.
+        return f"{processes.STOPPED} ({' '.join(str(error).split())})" if processes.joined() else None
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no space left on the device: free some; what is finished is kept, and the same command goes on from it"
     line = " ".join(str(error).split())

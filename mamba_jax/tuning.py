@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Mapping
 
 import jax
 
@@ -15,14 +16,21 @@ _CPU_FLAGS = {
 def tune_cpu() -> None:
     """Adds flags to the environment variable `XLA_FLAGS`, for this process and those that it starts.
 
-    Call it before JAX computes anything: XLA reads the flags once. What `XLA_FLAGS` says already stays as it is, and
-    nothing is added to the name of a file of flags. Other backends have flags of their own. docs/benchmarks.md has what
-    it was measured to change.
+    Call it before JAX computes anything. Other backends have flags of their own. docs/benchmarks.md has what it was
+    measured to change.
+    """
+    add_flags(_CPU_FLAGS)
+
+
+def add_flags(wanted: Mapping[str, str]) -> None:
+    """Adds flags of XLA to the environment variable `XLA_FLAGS`, which XLA reads once, when JAX first computes.
+
+    What `XLA_FLAGS` says already stays as it is, and nothing is added to the name of a file of flags.
     """
     given = os.environ.get("XLA_FLAGS", "").strip()
     if given and not given.startswith("-"):
         return  # the name of a file of flags
-    added = [f"--{name}={value}" for name, value in _CPU_FLAGS.items() if name not in given]
+    added = [f"--{name}={value}" for name, value in wanted.items() if name not in given]
     os.environ["XLA_FLAGS"] = " ".join(filter(None, [given, *added]))
 
 

@@ -26,8 +26,8 @@ _RUN: tuple[Entry, ...] = (
         flags.DEFINE_bool,
         "distributed",
         False,
-        "train over several processes, each started with this command and --output on a disk that all see; the other "
-        "stages are done by process 0 alone",
+        "train, and run a campaign's trials, over several processes, each started with this command and --output on a "
+        "disk that all see; the rest is done by process 0 alone",
     ),
     (flags.DEFINE_string, "coordinator_address", None, "host:port of process 0, with --distributed [by JAX]"),
     (flags.DEFINE_integer, "num_processes", None, "started with --distributed [by JAX]"),
@@ -149,7 +149,7 @@ _CAMPAIGN: tuple[Entry, ...] = (
     (flags.DEFINE_string, "fault_metric", _SPEC.metric, f"what --half_width is of: {', '.join(campaigns.METRICS)}"),
     (flags.DEFINE_bool, "plan", False, "say how many trials the campaign has, and how long they take, and stop"),
     (flags.DEFINE_integer, "replay_trial", None, "run this trial again, compare it with its row, and stop"),
-    (flags.DEFINE_string, "shard", None, "run a part of the campaign, such as 3/16; see experiments.merge"),
+    (flags.DEFINE_string, "shard", None, "run a part of the campaign by itself, such as 3/16; see experiments.merge"),
 )
 CAMPAIGN_FLAGS = tuple(name for _, name, *_ in _CAMPAIGN)
 

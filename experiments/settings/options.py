@@ -245,10 +245,16 @@ def _cluster(values: flags.FlagValues) -> processes.Cluster | None:
     given = [name for name in processes.Cluster._fields if values[name].value is not None]
     if not values.distributed:
         if given:
-            raise ValueError(f"{given[0]} is of several processes that train together: add --distributed")
+            raise ValueError(f"{given[0]} is of several processes that work together: add --distributed")
         return None
-    if "train" not in values.stages:
-        raise ValueError("distributed is for training, the other stages are of one process: add train to --stages")
+    for name in ("shard", "plan", "replay_trial"):
+        if not values[name].using_default_value:
+            raise ValueError(f"{name} is of one process by itself: it cannot be given with distributed")
+    if "train" not in values.stages and not ("fault" in values.stages and "campaign" in values.fault_modes):
+        raise ValueError(
+            "distributed is for training and for campaigns, the rest is done by one process: add train to --stages, or "
+            "fault with --fault_modes=campaign"
+        )
     return processes.Cluster(*(values[name].value for name in processes.Cluster._fields))
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from experiments import blocks
+from experiments import blocks, processes
 from experiments.stages import context, measures
 from experiments.storage import fingerprint, parts, records
 from mamba_jax import data
@@ -67,6 +67,24 @@ def run(ctx: context.Context) -> list[records.Measurement] | None:
     if len(results) < len(ctx.config.fault.number_formats):
         return None
     return [*rows, *_differences(results)]
+
+
+def run_together(ctx: context.Context) -> None:
+    """Runs the trials in every format, this process its share, and keeps them; process 0 shows how it gets on.
+
+    What they say is for `run`, which finds them all.
+
+    Raises:
+      ValueError: as in `run`, or another process has stopped.
+    """
+    for number_format in ctx.config.fault.number_formats:
+        with processes.together():
+            ready = prepare(ctx, number_format)
+            if processes.is_main():
+                ready.store()  # the others find it made
+        with processes.together():
+            ready.store()
+        _run_trials(ctx, ready, shard=processes.shard(), together=processes.together)
 
 
 def prepare(ctx: context.Context, number_format: str) -> Prepared:
@@ -174,10 +192,7 @@ def replay(ctx: context.Context, number: int) -> Iterator[str]:
 
 def _conduct(ctx: context.Context, ready: Prepared) -> campaigns.CampaignResult | None:
     """The whole campaign, or None where trials are missing that are not this shard's."""
-    total = ready.campaign.planned
-    with ctx.bar(total, f"campaign, {ready.number_format}", "trials") as bar:
-        watch = functools.partial(_show, bar, ctx.config.fault.campaign.metric)
-        found = campaigns.conduct(ready.campaign, store=ready.store(), shard=ctx.run.shard, watch=watch)
+    found = _run_trials(ctx, ready, shard=ctx.run.shard)
     if not found.complete:
         return None
     spec = found.drawing.spec
@@ -190,6 +205,15 @@ def _conduct(ctx: context.Context, ready: Prepared) -> campaigns.CampaignResult 
                 f"that were planned, more than the {spec.half_width:g} asked for"
             )
     return found
+
+
+def _run_trials(ctx: context.Context, ready: Prepared, **shared: Any) -> campaigns.CampaignResult:
+    """Those that are not kept yet, of `shared` as `campaigns.conduct` takes it; process 0 shows how it gets on."""
+    conduct = functools.partial(campaigns.conduct, ready.campaign, store=ready.store(), **shared)
+    if not processes.is_main():
+        return conduct()
+    with ctx.bar(ready.campaign.planned, f"campaign, {ready.number_format}", "trials") as bar:
+        return conduct(watch=functools.partial(_show, bar, ctx.config.fault.campaign.metric))
 
 
 def _show(bar: tqdm.tqdm, metric: str, progress: campaigns.Progress) -> None:

@@ -117,18 +117,23 @@ def start(root: str | os.PathLike, identity: Mapping[str, Any], about: Mapping[s
     """
     folder = RunFolder(pathlib.Path(root))
     if (folder.root / "config.json").is_file():
-        differs = serial.difference(folder.about()["identity"], dict(identity))
-        if differs:
-            raise ValueError(
-                f"{root} holds a run with another configuration ({'; '.join(differs)}): choose another --output, "
-                "or give the configuration it was made with"
-            )
+        check(folder, identity)
         write_rows(folder)
         return folder
     _refuse_other_files(folder.root)
     folder.root.mkdir(parents=True, exist_ok=True)
     write_json({"identity": dict(identity), **about}, folder.root / "config.json")
     return folder
+
+
+def check(folder: RunFolder, identity: Mapping[str, Any]) -> None:
+    """Refuses the folder of a run with another configuration, and one that holds no run, in a ValueError."""
+    differs = serial.difference(folder.about()["identity"], dict(identity))
+    if differs:
+        raise ValueError(
+            f"{folder.root} holds a run with another configuration ({'; '.join(differs)}): choose another --output, "
+            "or give the configuration it was made with"
+        )
 
 
 def finished(folder: RunFolder, stage: str) -> dict[str, Any] | None:

@@ -71,10 +71,7 @@ class PartFolder:
         Raises:
           ValueError: there are none, or as in `load`.
         """
-        paths = sorted(self.root.glob("trials_*.parquet"))
-        if not paths:
-            raise ValueError(f"{self.root} holds no trials: run the campaign first")
-        return trials.join([read(path, self._digest) for path in paths])
+        return read_all(self.root, self._digest)
 
     def save(self, some: campaigns.Trials) -> None:
         """Writes a part in one step."""
@@ -134,6 +131,14 @@ def read(path: pathlib.Path, expected: str) -> campaigns.Trials:
     if made is None:
         raise ValueError(f"{path} belongs to another campaign: move it away, and its trials run again")
     return made
+
+
+def read_all(root: pathlib.Path, expected: str) -> campaigns.Trials:
+    """The trials of all parts in a folder, in order; arguments and errors as of `read`, also where there are none."""
+    paths = sorted(root.glob("trials_*.parquet"))
+    if not paths:
+        raise ValueError(f"{root} holds no trials: run the campaign first")
+    return trials.join([read(path, expected) for path in paths])
 
 
 def _to_arrow(some: campaigns.Trials, sites: faults.SiteTable) -> pa.Table:

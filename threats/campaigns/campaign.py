@@ -175,14 +175,8 @@ def difference(a: CampaignResult, b: CampaignResult, metric: str) -> statistics.
         raise ValueError("a difference is of two campaigns with one spec and one key: these differ")
     if a.drawing.strata:
         raise ValueError("a difference is of trials drawn alike, these are stratified: draw over bits or layers")
-    _, of_a, of_b = np.intersect1d(a.trials.number, b.trials.number, return_indices=True)
-    if not len(of_a):
-        raise ValueError("the campaigns have no trial in common")
-    pairs = [
-        estimates.values(trials.take(found.trials, rows), metric, accuracy=found.accuracy)
-        for found, rows in ((a, of_a), (b, of_b))
-    ]
-    return estimates.of(pairs[0] - pairs[1], confidence=a.drawing.spec.confidence, bounds=(-1.0, 1.0))
+    options = {"accuracy": (a.accuracy, b.accuracy), "confidence": a.drawing.spec.confidence}
+    return estimates.paired_difference(a.trials, b.trials, metric, **options)
 
 
 def _final(drawing: drawings.Drawing, found: trials.Trials, accuracy: float, stopped: bool) -> statistics.Interval:

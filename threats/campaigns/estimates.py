@@ -82,6 +82,33 @@ def of(
     return statistics.bounded_mean(each, bounds=bounds, confidence=confidence)
 
 
+def paired_difference(
+    a: trials.Trials, b: trials.Trials, metric: str, *, accuracy: tuple[float, float], confidence: float
+) -> statistics.Interval:
+    """The mean difference a - b of a metric over the trials whose numbers both have.
+
+    Args:
+      a, b: trials that were drawn alike, in order of their numbers.
+      metric: one of `spec.METRICS`.
+      accuracy: fault-free, of a and of b, as in `values`.
+      confidence: in (0, 1).
+
+    Raises:
+      ValueError: they have no trial in common.
+    """
+    pairs = zip(in_common(a, b), accuracy, strict=True)
+    of_a, of_b = (values(found, metric, accuracy=own) for found, own in pairs)
+    return of(of_a - of_b, confidence=confidence, bounds=(-1.0, 1.0))
+
+
+def in_common(a: trials.Trials, b: trials.Trials) -> tuple[trials.Trials, trials.Trials]:
+    """Of both, the trials whose numbers the other has too; a ValueError if there are none."""
+    _, of_a, of_b = np.intersect1d(a.number, b.number, return_indices=True)
+    if not len(of_a):
+        raise ValueError("the campaigns have no trial in common")
+    return trials.take(a, of_a), trials.take(b, of_b)
+
+
 def by(
     found: trials.Trials,
     drawing: drawings.Drawing,

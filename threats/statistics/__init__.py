@@ -5,6 +5,7 @@ finite are not hidden: what they touch becomes NaN or infinite.
 """
 
 from threats.statistics.allocation import neyman_allocation, proportional_allocation, smoothed_deviations
+from threats.statistics.differences import independent_difference
 from threats.statistics.interval import Interval
 from threats.statistics.means import bounded_mean, mean, paired_difference
 from threats.statistics.planning import sample_size
@@ -21,6 +22,7 @@ __all__ = [
     "bootstrap",
     "bounded_mean",
     "clopper_pearson",
+    "independent_difference",
     "mean",
     "neyman_allocation",
     "paired_difference",
