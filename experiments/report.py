@@ -66,6 +66,7 @@ def _heading(about: dict[str, Any]) -> str:
         f"Every number has its 95 % interval{_other_confidence(about)} in brackets and the number of images or trials "
         "(n) that it rests on; accuracies are in percent. "
         f"Always giving the most frequent answer is right in {100 * data['majority']:.1f} %.",
+        _sites_of_worst(about["identity"].get("fault", {})),
     ]
     return "\n\n".join(line for line in lines if line)
 
@@ -73,6 +74,15 @@ def _heading(about: dict[str, Any]) -> str:
 def _other_confidence(about: dict[str, Any]) -> str:
     confidence = (about["identity"].get("fault", {}).get("campaign") or {}).get("confidence", 0.95)
     return "" if confidence == 0.95 else f" (the fault campaign's: {100 * confidence:g} %)"
+
+
+def _sites_of_worst(fault: dict[str, Any]) -> str:
+    include, exclude = fault.get("worst_include"), fault.get("worst_exclude")
+    if not include and not exclude:
+        return ""
+    without = f", without {', '.join(exclude)}" if exclude else ""
+    sites = f"{', '.join(include or ['*'])}{without}"
+    return f"The worst case, and the random flips beside it, are of some sites only: `{sites}`."
 
 
 def _made(run: folder.RunFolder, about: dict[str, Any]) -> str:

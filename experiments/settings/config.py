@@ -165,6 +165,8 @@ class FaultConfig:
       allow_nonfinite: whether the worst-case search may choose flips whose outputs are NaN or infinite.
       worst_restarts: starts of the search, of which the worst end counts.
       worst_magnitude: largest magnitude of a value that the search may make, or None.
+      worst_include, worst_exclude: path patterns of the sites that the search and its random control may hit, as in
+        `faults.weight_sites`.
       images: how many test images measure each fault; 0 for all.
       campaign: what the mode "campaign" asks; None without that mode.
       number_formats: of `faults.FORMATS`, in which campaign and worst case hold the weights, one after another.
@@ -183,6 +185,8 @@ class FaultConfig:
     number_formats: tuple[str, ...] = identity.later(("float32",))
     worst_restarts: int = identity.later(1)
     worst_magnitude: float | None = identity.later(None)
+    worst_include: tuple[str, ...] = identity.later(("*",))
+    worst_exclude: tuple[str, ...] = identity.later(())
 
     def __post_init__(self) -> None:
         if ("campaign" in self.modes) != (self.campaign is not None):
@@ -198,7 +202,14 @@ class FaultConfig:
         _at_least("worst_restarts", self.worst_restarts, 1)
         if self.worst_magnitude is not None and not self.worst_magnitude > 0:
             raise ValueError(f"worst_magnitude must be positive, got {self.worst_magnitude}")
+        if self.restricts and "worst" not in self.modes:
+            raise ValueError("worst_include and worst_exclude are of the worst case: add worst to fault_modes")
         _at_least("fault_images", self.images, 0)
+
+    @property
+    def restricts(self) -> bool:
+        """Whether the worst case is searched among some sites only."""
+        return self.worst_include != ("*",) or bool(self.worst_exclude)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -132,8 +132,8 @@ _FAULTS: tuple[Entry, ...] = (
 
 _CAMPAIGN: tuple[Entry, ...] = (
     (flags.DEFINE_list, "fault_kinds", _SPEC.kinds, f"where: any of {', '.join(campaigns.KINDS)}"),
-    (flags.DEFINE_list, "fault_include", _SPEC.include, "path patterns of the sites, such as stages_2/*/ssm/A_log"),
-    (flags.DEFINE_list, "fault_exclude", [], "path patterns of sites to leave out"),
+    (flags.DEFINE_list, "fault_include", _SPEC.include, "sites of campaign and worst case, by path, such as */kernel"),
+    (flags.DEFINE_list, "fault_exclude", [], "path patterns of sites that campaign and worst case leave out"),
     (flags.DEFINE_string, "fault_field", None, "bits of one field: sign, exponent, mantissa or magnitude [all]"),
     (flags.DEFINE_list, "fault_bits", None, "bit positions, 0 the least significant [all]"),
     (flags.DEFINE_string, "fault_action", _SPEC.action, f"what happens to a bit: {', '.join(faults.ACTIONS)}"),
@@ -152,6 +152,8 @@ _CAMPAIGN: tuple[Entry, ...] = (
     (flags.DEFINE_string, "shard", None, "run a part of the campaign by itself, such as 3/16; see experiments.merge"),
 )
 CAMPAIGN_FLAGS = tuple(name for _, name, *_ in _CAMPAIGN)
+# Of them, those that the worst case takes too.
+WORST_FLAGS = ("fault_include", "fault_exclude", "number_formats")
 
 
 def define() -> flags.FlagValues:

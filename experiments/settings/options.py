@@ -112,6 +112,7 @@ def _config(values: flags.FlagValues) -> config.ExperimentConfig:
             worst_candidates=values.worst_candidates,
             worst_restarts=values.worst_restarts,
             worst_magnitude=values.worst_magnitude,
+            **_sites_of_worst(values),
             allow_nonfinite=values.allow_nonfinite,
             images=values.fault_images,
             campaign=_campaign(values),
@@ -125,10 +126,11 @@ def _config(values: flags.FlagValues) -> config.ExperimentConfig:
 def _campaign(values: flags.FlagValues) -> campaigns.CampaignSpec | None:
     given = [name for name in flag_table.CAMPAIGN_FLAGS if not values[name].using_default_value]
     if "campaign" not in values.fault_modes:
-        if given == ["number_formats"] and "worst" in values.fault_modes:
-            return None
-        if given:
-            raise ValueError(f"{given[0]} is of a campaign: add campaign to --fault_modes")
+        taken = flag_table.WORST_FLAGS if "worst" in values.fault_modes else ()
+        for name in (name for name in given if name not in taken):
+            if name in flag_table.WORST_FLAGS:
+                raise ValueError(f"{name} is of a campaign or the worst case: add campaign or worst to --fault_modes")
+            raise ValueError(f"{name} is of a campaign: add campaign to --fault_modes")
         return None
     if values.half_width is not None and values.shard is not None:
         raise ValueError("shard cannot be given with half_width, whose end depends on all trials: give fault_trials")
@@ -173,6 +175,12 @@ def _measure(values: flags.FlagValues) -> bool:
             "images_at_once instead"
         )
     return True
+
+
+def _sites_of_worst(values: flags.FlagValues) -> dict[str, tuple[str, ...]]:
+    if "worst" not in values.fault_modes:
+        return {}
+    return {"worst_include": tuple(values.fault_include), "worst_exclude": tuple(values.fault_exclude)}
 
 
 def _shard(values: flags.FlagValues) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from experiments.settings import config
 from experiments.stages import campaign, context, measures, trials, worst_case
 from experiments.storage import records
 from mamba_jax import data
@@ -25,21 +26,22 @@ _CONTROLS = 32
 def run(ctx: context.Context) -> list[records.Measurement] | None:
     """Runs every campaign, or goes on where an earlier call was stopped; None where a shard leaves trials to others."""
     rows = []
+    subjects = list(_subjects(ctx))  # refuses patterns that match no site before anything runs
     if "campaign" in ctx.config.fault.modes:
         of_campaign = campaign.run(ctx)
         if of_campaign is None:
             return None
         rows += of_campaign
-    if set(ctx.config.fault.modes) - {"campaign"}:
-        rows += _single_faults(ctx)
+    if subjects:
+        rows += _single_faults(ctx, subjects)
     return rows
 
 
-def _single_faults(ctx: context.Context) -> list[records.Measurement]:
+def _single_faults(ctx: context.Context, subjects: list["_Subject"]) -> list[records.Measurement]:
     """Random, layer-wise and worst-case faults, a row of `faults.csv` each."""
     split = ctx.test_images(ctx.config.fault.images)
     frames, rows = [], []
-    for subject in _subjects(ctx):
+    for subject in subjects:
         bench = _bench(ctx, subject, split)
         right = np.asarray(outcomes.accuracy(bench.logits, bench.labels, ctx.task))
         campaigns = list(_campaigns(ctx, subject, bench))
@@ -57,34 +59,59 @@ def _single_faults(ctx: context.Context) -> list[records.Measurement]:
 
 
 class _Subject(NamedTuple):
-    """What is hit, and how: target as in the rows, modes of `config.FAULT_MODES`, the model that holds it."""
+    """What is hit, and how: target as in the rows, modes of `config.FAULT_MODES`, the model and its sites."""
 
     target: str
     modes: tuple[str, ...]
     apply: Any
     variables: Any
+    table: faults.SiteTable
 
 
 def _subjects(ctx: context.Context) -> Iterator[_Subject]:
-    """Weights and activations as they are; the worst case of weights in each further number format too."""
+    """Weights and activations as they are; the worst case of weights in each further number format too.
+
+    Raises:
+      ValueError: the sites of the worst case match nothing.
+    """
     chosen = ctx.config.fault
     modes = tuple(mode for mode in chosen.modes if mode != "campaign")
-    for target in chosen.targets:
+    for target in chosen.targets if modes else ():
         if target != "weights" or "float32" in chosen.number_formats or modes != ("worst",):
-            yield _Subject(target, modes, ctx.model.apply, ctx.variables)
+            for some in _together(chosen, modes):
+                yield _subject(ctx, target, some, ctx.model.apply, ctx.variables)
     if "weights" in chosen.targets and "worst" in modes:
         for number_format in (name for name in chosen.number_formats if name != "float32"):
             apply, stored = faults.apply_stored(ctx.model.apply), faults.store(ctx.variables, number_format)
-            yield _Subject(f"weights_{number_format}", ("worst",), apply, stored)
+            yield _subject(ctx, f"weights_{number_format}", ("worst",), apply, stored)
+
+
+def _together(chosen: config.FaultConfig, modes: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The modes that hit the same sites, the search last."""
+    others = tuple(mode for mode in modes if mode != "worst")
+    if chosen.restricts and others and others != modes:
+        return [others, ("worst",)]
+    return [modes]
+
+
+def _subject(ctx: context.Context, target: str, modes: tuple[str, ...], apply: Any, variables: Any) -> _Subject:
+    chosen = ctx.config.fault
+    find = faults.weight_sites
+    if target == "activations":
+        image = data.to_float(ctx.dataset.splits["test"].images[:1])
+        find = lambda variables, **patterns: faults.activation_sites(apply, variables, image, **patterns)  # noqa: E731
+    if "worst" not in modes or not chosen.restricts:
+        return _Subject(target, modes, apply, variables, find(variables))
+    try:
+        table = find(variables, include=chosen.worst_include, exclude=chosen.worst_exclude)
+    except ValueError as error:
+        raise ValueError(f"worst case in {target}: {error}") from error
+    return _Subject(target, modes, apply, variables, table)
 
 
 def _bench(ctx: context.Context, subject: _Subject, split: data.Split) -> trials.Bench:
-    chosen, apply, variables = ctx.config.fault, subject.apply, subject.variables
+    chosen, apply, variables, table = ctx.config.fault, subject.apply, subject.variables, subject.table
     images, labels = data.to_float(split.images), jnp.asarray(split.labels)
-    if subject.target == "activations":
-        table = faults.activation_sites(apply, variables, images[:1])
-    else:
-        table = faults.weight_sites(variables)
     width = max(chosen.flips) if "random" in subject.modes else 1
     width = max(width, chosen.worst_flips) if "worst" in subject.modes else width
     at_once = ctx.run.trials_at_once or batching.default_trials(table, ctx.run.trial_strategy)

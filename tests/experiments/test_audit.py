@@ -62,6 +62,32 @@ def test_the_worst_case_in_other_formats(weights, cells, tmp_path):
     assert "### Worst case, weights_int8" in found.report.read_text()
 
 
+def test_the_worst_case_of_some_sites(weights, cells, tmp_path, refused):
+    arguments = [f"--npz={cells}", f"--init_from={weights}", f"--output={tmp_path / 'run'}", *AUDIT]
+    arguments += ["--worst_flips=2", "--fault_modes=random,worst", "--fault_targets=weights", "--stages=fault,report"]
+    arguments += ["--number_formats=float32,int8", "--fault_exclude=head/*"]
+    assert run.main([*arguments, "--fault_include=*/kernel"]) == 0
+    found = folder.RunFolder(tmp_path / "run")
+    trials = found.faults()
+    for target in ("weights", "weights_int8"):
+        for mode in ("worst", "control"):
+            hit = records.select(trials, target=target, mode=mode)["path"].str.split(";").explode()
+            assert len(hit)
+            assert hit.str.endswith("/kernel").all()
+            assert not hit.str.startswith("head/").any()
+    bits = records.select(trials, target="weights_int8", mode="control")["bit"].astype(str).str.split(";").explode()
+    assert bits.astype(int).max() < 8, "codes only"
+    hit = records.select(trials, mode="random")["path"]
+    assert not hit.str.endswith("/kernel").all(), "random trials are of all weights"
+    assert "are of some sites only: `*/kernel, without head/*`" in found.report.read_text()
+    line = refused([*arguments, "--fault_include=*/bias"])
+    assert "fault.worst_include: ['*/kernel'] -> ['*/bias']" in line
+    arguments += [f"--output={tmp_path / 'other'}"]
+    line = refused([*arguments, "--fault_include=*/kernle"])
+    assert "worst case in weights: no site matches include=('*/kernle',), exclude=('head/*',); known paths: " in line
+    assert not (tmp_path / "other" / "fault_parts").exists(), "nothing ran before"
+
+
 def test_an_audit_of_a_multi_label_file(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {f"{name}_images": rng.integers(0, 255, (16, 28, 28), np.uint8) for name in data.SPLITS}

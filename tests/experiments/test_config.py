@@ -39,6 +39,14 @@ def test_the_difference_names_what_changed_and_nothing_else():
     assert serial.difference(serial.to_json(old), serial.to_json(_config())) == []
 
 
+def test_the_sites_of_the_worst_case_are_told_only_where_they_are_chosen():
+    assert not any(name.startswith("worst_") and name.endswith("clude") for name in serial.to_json(_config())["fault"])
+    chosen = _config(fault=config.FaultConfig(trials=7, flips=(1, 4), targets=("weights",), worst_include=("head/*",)))
+    lines = serial.difference(serial.to_json(_config()), serial.to_json(chosen))
+    assert lines == ["fault.worst_include: None -> ['head/*']"]
+    assert serial.from_json(config.ExperimentConfig, json.loads(json.dumps(serial.to_json(chosen)))) == chosen
+
+
 def test_a_configuration_is_hashable_and_frozen():
     chosen = _config()
     assert hash(chosen) == hash(_config())
@@ -64,6 +72,10 @@ def test_a_configuration_is_hashable_and_frozen():
         (lambda: config.FaultConfig(targets=("gradients",)), "among weights, activations; got 'gradients'"),
         (lambda: config.FaultConfig(flips=()), "fault_flips must be increasing numbers, at least one"),
         (lambda: config.FaultConfig(trials=1), "fault_trials must be at least 2, got 1"),
+        (
+            lambda: config.FaultConfig(modes=("random",), worst_exclude=("head/*",)),
+            "worst_include and worst_exclude are of the worst case: add worst to fault_modes",
+        ),
         (lambda: config.ModelConfig(), "model must be named"),
         (lambda: config.DataConfig(dataset="x", task="multi"), "task must be one of"),
         (

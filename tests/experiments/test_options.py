@@ -112,6 +112,38 @@ def test_a_wrong_command_line_is_refused_in_one_line(arguments, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("modes", ["worst", "random,worst", "campaign,worst"])
+def test_the_worst_case_can_be_of_some_sites(modes):
+    arguments = ["--dataset=breastmnist", f"--fault_modes={modes}", "--fault_include=*/kernel,head/*"]
+    chosen = options.parse([*arguments, "--fault_exclude=patch_embed/*"])[0].fault
+    assert (chosen.worst_include, chosen.worst_exclude) == (("*/kernel", "head/*"), ("patch_embed/*",))
+    assert chosen.restricts
+    if "campaign" in modes:
+        assert (chosen.campaign.include, chosen.campaign.exclude) == (chosen.worst_include, chosen.worst_exclude)
+    else:
+        assert chosen.campaign is None
+
+
+def test_sites_of_a_campaign_alone_are_its_own():
+    chosen = options.parse(["--dataset=breastmnist", "--fault_modes=campaign", "--fault_include=head/*"])[0].fault
+    assert chosen.campaign.include == ("head/*",)
+    assert not chosen.restricts
+
+
+@pytest.mark.parametrize("modes", ["random", "layerwise", "random,layerwise"])
+@pytest.mark.parametrize("flag", ["fault_include", "fault_exclude", "number_formats"])
+def test_sites_and_formats_are_of_a_campaign_or_the_worst_case(modes, flag):
+    message = f"{flag} is of a campaign or the worst case: add campaign or worst to --fault_modes"
+    with pytest.raises(ValueError, match=message):
+        options.parse(["--dataset=breastmnist", f"--fault_modes={modes}", f"--{flag}=int8"])
+
+
+def test_what_is_of_a_campaign_alone_is_refused_beside_the_worst_case():
+    arguments = ["--dataset=breastmnist", "--fault_modes=worst", "--fault_include=*/kernel", "--fault_field=sign"]
+    with pytest.raises(ValueError, match="fault_field is of a campaign: add campaign"):
+        options.parse(arguments)
+
+
 def test_a_missing_flag_file_lists_those_there_are():
     with pytest.raises(FileNotFoundError, match=r"no flag file 'blod.flags' .*bloodmnist.flags.*demo.flags"):
         options.parse(["--flagfile=blod.flags"])
