@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from threats.adversarial import gradient, norms, objectives
-from threats.adversarial.gradient import AttackResult, fgsm, pgd
+from threats.adversarial.candidates import AttackResult
+from threats.adversarial.gradient import fgsm, pgd
 
 __all__ = ["ATTACKS", "Attack", "AttackResult", "fgsm", "get_attack", "norms", "objectives", "pgd"]
 
