@@ -15,8 +15,19 @@ from typing import NamedTuple
 from threats.adversarial import gradient, norms, objectives
 from threats.adversarial.candidates import AttackResult
 from threats.adversarial.gradient import fgsm, pgd
+from threats.adversarial.square import square_attack
 
-__all__ = ["ATTACKS", "Attack", "AttackResult", "fgsm", "get_attack", "norms", "objectives", "pgd"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackResult",
+    "fgsm",
+    "get_attack",
+    "norms",
+    "objectives",
+    "pgd",
+    "square_attack",
+]
 
 
 class Attack(NamedTuple):
@@ -53,6 +64,7 @@ def _single_step(norm: str) -> Callable[..., AttackResult]:
     return run
 
 
+_ANDRIUSHCHENKO = "Andriushchenko et al., Square Attack, 2020"
 _GOODFELLOW = "Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015"
 _KURAKIN = "Kurakin et al., Adversarial Examples in the Physical World, 2017"
 _MADRY = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018"
@@ -71,5 +83,13 @@ ATTACKS: dict[str, Attack] = {
     "pgd_l2": Attack(
         functools.partial(pgd, norm="l2"),
         "l2", True, True, "normalised gradient steps from a random start", _MADRY,
+    ),
+    "square": Attack(
+        functools.partial(square_attack, norm="linf"),
+        "linf", True, False, "random search with squares, from outputs alone", _ANDRIUSHCHENKO,
+    ),
+    "square_l2": Attack(
+        functools.partial(square_attack, norm="l2"),
+        "l2", True, False, "random search with squares, from outputs alone", _ANDRIUSHCHENKO,
     ),
 }  # fmt: skip
