@@ -173,5 +173,6 @@ def words(name: str) -> str:
         "fgsm_l2": "FGSM",
         "square": "Square Attack",
         "square_l2": "Square Attack",
+        "spsa": "SPSA",
     }
     return known.get(name, name.replace("_", " "))

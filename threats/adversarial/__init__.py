@@ -15,6 +15,7 @@ from typing import NamedTuple
 from threats.adversarial import gradient, norms, objectives
 from threats.adversarial.candidates import AttackResult
 from threats.adversarial.gradient import fgsm, pgd
+from threats.adversarial.spsa import spsa_attack
 from threats.adversarial.square import square_attack
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "norms",
     "objectives",
     "pgd",
+    "spsa_attack",
     "square_attack",
 ]
 
@@ -36,7 +38,7 @@ class Attack(NamedTuple):
     fn: `(apply, variables, images, labels, *, key, epsilon, task, targeted, **options) -> AttackResult`.
     norm: the norm of its ball, a name in `norms.NORMS`.
     random: it draws from its key.
-    iterative: it takes `steps`.
+    iterative: it takes `steps` and, where it is random, `restarts`.
     description: one line for tables and help texts.
     source: author, title, year.
     """
@@ -68,6 +70,7 @@ _ANDRIUSHCHENKO = "Andriushchenko et al., Square Attack, 2020"
 _GOODFELLOW = "Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015"
 _KURAKIN = "Kurakin et al., Adversarial Examples in the Physical World, 2017"
 _MADRY = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018"
+_UESATO = "Uesato et al., Adversarial Risk and the Dangers of Evaluating Against Weak Attacks, 2018"
 
 ATTACKS: dict[str, Attack] = {
     "fgsm": Attack(_single_step("linf"), "linf", False, False, "one signed gradient step", _GOODFELLOW),
@@ -92,4 +95,5 @@ ATTACKS: dict[str, Attack] = {
         functools.partial(square_attack, norm="l2"),
         "l2", True, False, "random search with squares, from outputs alone", _ANDRIUSHCHENKO,
     ),
+    "spsa": Attack(spsa_attack, "linf", True, True, "steps along gradients guessed from outputs alone", _UESATO),
 }  # fmt: skip

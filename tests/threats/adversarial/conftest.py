@@ -16,6 +16,7 @@ SIDE, CLASSES, BATCH = 8, 4, 6
 BUDGETS = {
     "square": {"queries": 60},
     "square_l2": {"queries": 60},
+    "spsa": {"samples": 16},
 }
 
 
