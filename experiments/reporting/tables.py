@@ -174,5 +174,7 @@ def words(name: str) -> str:
         "square": "Square Attack",
         "square_l2": "Square Attack",
         "spsa": "SPSA",
+        "hop_skip_jump": "HopSkipJump",
+        "hop_skip_jump_l2": "HopSkipJump",
     }
     return known.get(name, name.replace("_", " "))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from threats.adversarial import gradient, norms, objectives
 from threats.adversarial.candidates import AttackResult
 from threats.adversarial.gradient import fgsm, pgd
+from threats.adversarial.hop_skip_jump import hop_skip_jump_attack
 from threats.adversarial.spsa import spsa_attack
 from threats.adversarial.square import square_attack
 
@@ -24,6 +25,7 @@ __all__ = [
     "AttackResult",
     "fgsm",
     "get_attack",
+    "hop_skip_jump_attack",
     "norms",
     "objectives",
     "pgd",
@@ -67,6 +69,7 @@ def _single_step(norm: str) -> Callable[..., AttackResult]:
 
 
 _ANDRIUSHCHENKO = "Andriushchenko et al., Square Attack, 2020"
+_CHEN = "Chen et al., HopSkipJumpAttack: A Query-Efficient Decision-Based Attack, 2020"
 _GOODFELLOW = "Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015"
 _KURAKIN = "Kurakin et al., Adversarial Examples in the Physical World, 2017"
 _MADRY = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018"
@@ -96,4 +99,12 @@ ATTACKS: dict[str, Attack] = {
         "l2", True, False, "random search with squares, from outputs alone", _ANDRIUSHCHENKO,
     ),
     "spsa": Attack(spsa_attack, "linf", True, True, "steps along gradients guessed from outputs alone", _UESATO),
+    "hop_skip_jump": Attack(
+        functools.partial(hop_skip_jump_attack, norm="linf"),
+        "linf", True, False, "nearest boundary, from decisions alone", _CHEN,
+    ),
+    "hop_skip_jump_l2": Attack(
+        functools.partial(hop_skip_jump_attack, norm="l2"),
+        "l2", True, False, "nearest boundary, from decisions alone", _CHEN,
+    ),
 }  # fmt: skip

@@ -17,6 +17,8 @@ BUDGETS = {
     "square": {"queries": 60},
     "square_l2": {"queries": 60},
     "spsa": {"samples": 16},
+    "hop_skip_jump": {"steps": 3, "samples": 20, "tries": 5},
+    "hop_skip_jump_l2": {"steps": 3, "samples": 20, "tries": 5},
 }
 
 
