@@ -108,9 +108,9 @@ def hop_skip_jump_attack(
     Example:
       >>> linear = lambda variables, images: images @ variables
       >>> attack = jax.jit(functools.partial(hop_skip_jump_attack, linear, steps=5))
-      >>> found = attack(jnp.eye(2), jnp.array([[0.6, 0.4]]), jnp.array([0]), key=jax.random.key(0))
-      >>> round(float(found.distance[0]), 2)  # to the diagonal: 0.2 / sqrt(2)
-      0.14
+      >>> images, labels = jnp.array([[0.6, 0.4], [0.9, 0.1]]), jnp.array([0, 0])
+      >>> attack(jnp.eye(2), images, labels, key=jax.random.key(0), epsilon=0.3).success.tolist()
+      [True, False]
     """
     _check(images, epsilon, steps, samples, max_samples, samples_at_once, tries, starts, key)
     ball = norms.get_norm(norm)

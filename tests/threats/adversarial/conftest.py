@@ -14,7 +14,7 @@ from threats.adversarial import objectives
 SIDE, CLASSES, BATCH = 8, 4, 6
 # Small budgets of the attacks that have one of their own.
 BUDGETS = {
-    "square": {"queries": 60},
+    "square": {"queries": 200},
     "square_l2": {"queries": 60},
     "spsa": {"samples": 16},
     "hop_skip_jump": {"steps": 3, "samples": 20, "tries": 5},

@@ -40,7 +40,6 @@ def test_distance_to_a_plane(norm, within):
     found = compiled(norm=norm, steps=20, samples=60)(WEIGHTS, images, labels, key=jax.random.key(0))
     optimum = np.abs((images - 0.5) @ WEIGHTS) / np.linalg.norm(WEIGHTS, 2 if norm == "l2" else 1)
     ratio = np.asarray(found.distance) / optimum
-    print(norm, ratio)
     assert bool(found.success.all())
     assert ratio.min() > 1 - 1e-4
     assert ratio.max() < within
@@ -69,7 +68,6 @@ def test_as_close_as_foolbox_at_the_same_budget(trained, norm):
         criterion = foolbox.criteria.Misclassification(labels[i : i + 1])
         found = oracle.run(model, images[i : i + 1], criterion, starting_points=starts[i : i + 1])
         theirs.append(float(norms.NORMS[norm].length(found - images[i : i + 1])[0]))
-    print(norm, np.median(ours), np.median(theirs))
     np.testing.assert_allclose(np.median(ours), np.median(theirs), rtol=0.15)
 
 
