@@ -171,5 +171,10 @@ def words(name: str) -> str:
         "any_of_l2": "worst of these attacks",
         "pgd_l2": "PGD",
         "fgsm_l2": "FGSM",
+        "square": "Square Attack",
+        "square_l2": "Square Attack",
+        "spsa": "SPSA",
+        "hop_skip_jump": "HopSkipJump",
+        "hop_skip_jump_l2": "HopSkipJump",
     }
     return known.get(name, name.replace("_", " "))

@@ -1,8 +1,9 @@
-"""Gradient attacks over a grid of radii, with noise of the same size as a control.
+"""Attacks over a grid of radii, with noise of the same size as a control.
 
 An image counts as robust if no attack of its norm succeeds: `any_of_linf` is that worst case over attacks, per image.
 `unmoved` is the share of images, among those that were right, for which an attack found nothing worse than the clean
-image: where it is not near zero, gradients vanish and the attack says little.
+image: where it is not near zero, gradients vanish and the attack says little. (Attacks that look for the smallest
+perturbation also give the clean image back where they found none within the radius.)
 """
 
 import functools

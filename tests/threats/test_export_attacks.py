@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from threats import adversarial, occlusion
-from threats.adversarial import gradient, norms, objectives
+from threats.adversarial import gradient, hop_skip_jump, norms, objectives, spsa, square
 
 PLATFORMS = ("tpu", "cuda")
 
@@ -47,7 +47,7 @@ def test_occlusion_lowers_for_accelerators():
     assert exported.platforms == PLATFORMS
 
 
-@pytest.mark.parametrize("module", [gradient, norms, objectives, occlusion])
+@pytest.mark.parametrize("module", [gradient, hop_skip_jump, norms, objectives, occlusion, spsa, square])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module)
     assert result.failed == 0

@@ -13,9 +13,25 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from threats.adversarial import gradient, norms, objectives
-from threats.adversarial.gradient import AttackResult, fgsm, pgd
+from threats.adversarial.candidates import AttackResult
+from threats.adversarial.gradient import fgsm, pgd
+from threats.adversarial.hop_skip_jump import hop_skip_jump_attack
+from threats.adversarial.spsa import spsa_attack
+from threats.adversarial.square import square_attack
 
-__all__ = ["ATTACKS", "Attack", "AttackResult", "fgsm", "get_attack", "norms", "objectives", "pgd"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackResult",
+    "fgsm",
+    "get_attack",
+    "hop_skip_jump_attack",
+    "norms",
+    "objectives",
+    "pgd",
+    "spsa_attack",
+    "square_attack",
+]
 
 
 class Attack(NamedTuple):
@@ -24,7 +40,7 @@ class Attack(NamedTuple):
     fn: `(apply, variables, images, labels, *, key, epsilon, task, targeted, **options) -> AttackResult`.
     norm: the norm of its ball, a name in `norms.NORMS`.
     random: it draws from its key.
-    iterative: it takes `steps`.
+    iterative: it takes `steps` and, where it is random, `restarts`.
     description: one line for tables and help texts.
     source: author, title, year.
     """
@@ -52,9 +68,12 @@ def _single_step(norm: str) -> Callable[..., AttackResult]:
     return run
 
 
+_ANDRIUSHCHENKO = "Andriushchenko et al., Square Attack, 2020"
+_CHEN = "Chen et al., HopSkipJumpAttack: A Query-Efficient Decision-Based Attack, 2020"
 _GOODFELLOW = "Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015"
 _KURAKIN = "Kurakin et al., Adversarial Examples in the Physical World, 2017"
 _MADRY = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018"
+_UESATO = "Uesato et al., Adversarial Risk and the Dangers of Evaluating Against Weak Attacks, 2018"
 
 ATTACKS: dict[str, Attack] = {
     "fgsm": Attack(_single_step("linf"), "linf", False, False, "one signed gradient step", _GOODFELLOW),
@@ -70,5 +89,22 @@ ATTACKS: dict[str, Attack] = {
     "pgd_l2": Attack(
         functools.partial(pgd, norm="l2"),
         "l2", True, True, "normalised gradient steps from a random start", _MADRY,
+    ),
+    "square": Attack(
+        functools.partial(square_attack, norm="linf"),
+        "linf", True, False, "random search with squares, from outputs alone", _ANDRIUSHCHENKO,
+    ),
+    "square_l2": Attack(
+        functools.partial(square_attack, norm="l2"),
+        "l2", True, False, "random search with squares, from outputs alone", _ANDRIUSHCHENKO,
+    ),
+    "spsa": Attack(spsa_attack, "linf", True, True, "steps along gradients guessed from outputs alone", _UESATO),
+    "hop_skip_jump": Attack(
+        functools.partial(hop_skip_jump_attack, norm="linf"),
+        "linf", True, False, "nearest boundary, from decisions alone", _CHEN,
+    ),
+    "hop_skip_jump_l2": Attack(
+        functools.partial(hop_skip_jump_attack, norm="l2"),
+        "l2", True, False, "nearest boundary, from decisions alone", _CHEN,
     ),
 }  # fmt: skip

@@ -7,42 +7,24 @@ P projects onto the ball and [0, 1]; s is sign(.) in linf and ./||.|| in l2 (see
 instead. FGSM is one step of size epsilon from x: Goodfellow et al., "Explaining and Harnessing Adversarial Examples",
 2015, section 4. PGD: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018, section 2.1.
 
-Both return, per image, the best candidate seen (clean image, starts, iterates, restarts), where an image that
-succeeded beats any that did not and the objective decides between equals. So a success is never lost to a later
-step, and the loss of an image is never below the clean one unless the decision changed at a lower loss.
-A non-finite output is never robust: it counts as a success and outranks a finite one.
+Both return, per image, the best candidate seen (clean image, starts, iterates, restarts): see `candidates`.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from threats import outcomes
-from threats.adversarial import norms, objectives
+from threats.adversarial import candidates, norms, objectives
+from threats.adversarial.candidates import AttackResult
 
-Apply = Callable[[Any, jax.Array], jax.Array]
 KEEPS = ("best", "last")
 
 
-class AttackResult(NamedTuple):
-    """What an attack found. Success and loss are those of the returned images.
-
-    images: [b, ...] in [0, 1] and within epsilon of the clean ones.
-    success: [b] bool; the decision is not the label (targeted: it is the target), or a logit is not finite.
-    loss: [b] float32; the objective at `labels`. NaN where the model's own output makes it so.
-    """
-
-    images: jax.Array
-    success: jax.Array
-    loss: jax.Array
-
-
 def pgd(
-    apply: Apply,
+    apply: candidates.Apply,
     variables: Any,
     images: jax.Array,
     labels: jax.Array,
@@ -97,13 +79,17 @@ def pgd(
       >>> attack(weights, images, labels, key=jax.random.key(0), epsilon=0.1).success.tolist()
       [True, False]
     """
-    _check(images, epsilon, step_size, steps, restarts, keep, random_start, key)
+    candidates.check_images(images)
+    candidates.check_sizes(epsilon=epsilon, step_size=0.0 if step_size is None else step_size)
+    candidates.check_runs(steps, restarts, random_start, key)
+    if keep not in KEEPS:
+        raise ValueError(f"keep must be one of {KEEPS}, got {keep!r}")
     ball = norms.get_norm(norm)
     if step_size is None:
         step = 2.5 * norms.per_image(epsilon, images) / steps
     else:
         step = norms.per_image(step_size, images, name="step_size")
-    judge = functools.partial(_judge, objective or objectives.cross_entropy(task), task, targeted)
+    judge = functools.partial(candidates.judge, objective or objectives.cross_entropy(task), task, targeted)
 
     def standing(x):
         score = judge(apply(variables, x), labels)
@@ -113,23 +99,23 @@ def pgd(
         x, best = carry
         (_, score), gradient = jax.value_and_grad(standing, has_aux=True)(x)
         if keep == "best":
-            best = _better(best, x, score)
+            best = candidates.better(best, x, score)
         return (ball.project(x + step * ball.steepest(gradient), images, epsilon), best), None
 
     def restart(best, index):
         start = ball.random_point(jax.random.fold_in(key, index), images, epsilon) if random_start else images
         (x, best), _ = jax.lax.scan(ascend, (start, best), length=steps)
-        return _better(best, x, standing(x)[1]), None
+        return candidates.better(best, x, standing(x)[1]), None
 
-    best = _nothing(images)
+    best = candidates.nothing(images)
     if random_start and keep == "best":
-        best = _better(best, images, standing(images)[1])
+        best = candidates.better(best, images, standing(images)[1])
     best, _ = jax.lax.scan(restart, best, jnp.arange(restarts))
-    return AttackResult(best.images, best.score.level > 0, -best.score.value if targeted else best.score.value)
+    return candidates.result(best, targeted)
 
 
 def fgsm(
-    apply: Apply,
+    apply: candidates.Apply,
     variables: Any,
     images: jax.Array,
     labels: jax.Array,
@@ -157,68 +143,3 @@ def fgsm(
         key=None, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False,
         norm=norm, keep=keep, task=task, targeted=targeted, objective=objective,
     )  # fmt: skip
-
-
-class _Score(NamedTuple):
-    """Two candidates of an image compare by level, then by value. Level 0 is robust, -1 is no candidate yet."""
-
-    level: jax.Array
-    value: jax.Array
-
-
-class _Best(NamedTuple):
-    images: jax.Array
-    score: _Score
-
-
-def _judge(objective, task, targeted, logits, labels) -> _Score:
-    value = objective(logits, labels).astype(jnp.float32)
-    if value.shape != labels.shape[:1]:
-        raise ValueError(f"objective must return one value per image, {labels.shape[:1]}, got {value.shape}")
-    reached, broken = outcomes.correct(logits, labels, task), ~outcomes.finite(logits)
-    if targeted:
-        return _Score(jnp.where(reached, 2, jnp.where(broken, 1, 0)), -value)
-    return _Score(jnp.where(broken, 2, jnp.where(reached, 0, 1)), value)
-
-
-def _nothing(images: jax.Array) -> _Best:
-    count = images.shape[0]
-    return _Best(images, _Score(jnp.full(count, -1, jnp.int32), jnp.full(count, -jnp.inf, jnp.float32)))
-
-
-def _better(best: _Best, images: jax.Array, score: _Score) -> _Best:
-    """Per image, the candidate if it beats the best so far; a NaN value loses within its level."""
-    new, old = (jnp.where(jnp.isnan(s.value), -jnp.inf, s.value) for s in (score, best.score))
-    wins = (score.level > best.score.level) | ((score.level == best.score.level) & (new > old))
-    mask = wins.reshape(wins.shape + (1,) * (images.ndim - 1))
-    merged = _Score(*(jnp.where(wins, a, b) for a, b in zip(score, best.score, strict=True)))
-    return _Best(jnp.where(mask, images, best.images), merged)
-
-
-def _check(images, epsilon, step_size, steps, restarts, keep, random_start, key) -> None:
-    _check_images(images)
-    for name, value in (("epsilon", epsilon), ("step_size", 0.0 if step_size is None else step_size)):
-        if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
-            raise ValueError(f"{name} must be 0 or more, got {value}")
-    for name, value in (("steps", steps), ("restarts", restarts)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if keep not in KEEPS:
-        raise ValueError(f"keep must be one of {KEEPS}, got {keep!r}")
-    if restarts > 1 and not random_start:
-        raise ValueError(f"restarts must be 1 without random_start, as all would be the same, got {restarts}")
-    if random_start and key is None:
-        raise ValueError("key must be a jax.random.key with random_start=True, got None")
-
-
-def _check_images(images) -> None:
-    if images.dtype not in (jnp.float32, jnp.float64):
-        raise ValueError(f"images must be float32 in [0, 1], got {images.dtype}; divide 8-bit images by 255")
-    if not isinstance(images, jax.core.Tracer) and images.size:
-        values = np.asarray(images)
-        low, high = float(values.min()), float(values.max())
-        if not (low >= 0.0 and high <= 1.0):
-            raise ValueError(
-                f"images must be in [0, 1], got values in [{low}, {high}]; normalise inside apply, "
-                "so that epsilon means pixels"
-            )

@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 
 from threats import adversarial, outcomes
+from threats.adversarial import objectives
 
 SIDE, CLASSES, BATCH = 8, 4, 6
+# Small budgets of the attacks that have one of their own.
+BUDGETS = {
+    "square": {"queries": 200},
+    "square_l2": {"queries": 60},
+    "spsa": {"samples": 16},
+    "hop_skip_jump": {"steps": 3, "samples": 20, "tries": 5},
+    "hop_skip_jump_l2": {"steps": 3, "samples": 20, "tries": 5},
+}
 
 
 class Problem(NamedTuple):
@@ -59,8 +68,37 @@ def make_problem(task="multi-class"):
 @functools.cache
 def compile_attack(name, task="multi-class", targeted=False):
     entry = adversarial.get_attack(name)
-    options = {"steps": 5} if entry.iterative else {}
+    options = ({"steps": 5} if entry.iterative else {}) | BUDGETS.get(name, {})
+    # One objective for all, so that what they report compares with one verdict.
+    options["objective"] = objectives.cross_entropy(task)
     return jax.jit(functools.partial(entry.fn, cnn, task=task, targeted=targeted, **options))
+
+
+@functools.cache
+def make_trained(count=300):
+    """Three noisy patterns and a small network that tells them apart."""
+    draws = np.random.default_rng(1)
+    labels = np.arange(count, dtype=np.int32) % 3
+    patterns = 0.5 + 0.03 * np.kron(draws.normal(size=(3, 4, 4, 3)), np.ones((1, 2, 2, 1)))
+    images = patterns[labels] + 0.15 * draws.normal(size=(count, SIDE, SIDE, 3))
+    images = np.clip(images, 0.0, 1.0).astype(np.float32)
+
+    def loss(variables):
+        return outcomes.loss(mlp(variables, images), labels, "multi-class").mean()
+
+    def step(variables, _):
+        return jax.tree.map(lambda v, g: v - 0.3 * g, variables, jax.grad(loss)(variables)), None
+
+    shapes = ((SIDE * SIDE * 3, 16), (16, 3))
+    start = tuple((draws.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32) for shape in shapes)
+    variables = jax.tree.map(np.asarray, jax.jit(lambda v: jax.lax.scan(step, v, length=100)[0])(start))
+    return Problem(mlp, variables, images, labels, (labels + 1) % 3)
+
+
+def mlp(variables, images, xp=jnp):
+    """Dense, tanh, dense, of images around 1/2; with xp=np it is NumPy all through."""
+    flat = images.reshape(images.shape[0], -1) - 0.5
+    return xp.tanh(flat @ variables[0]) @ variables[1]
 
 
 @functools.partial(jax.jit, static_argnames="task")
@@ -75,6 +113,12 @@ def judge(variables, images, labels, task):
 def problem():
     """problem(task) -> Problem."""
     return make_problem
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """trained() -> Problem; its apply takes xp=np."""
+    return make_trained
 
 
 @pytest.fixture(scope="session")

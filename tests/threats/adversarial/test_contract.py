@@ -28,7 +28,8 @@ def run(compiled, p, name, *, task="multi-class", epsilon=None, seed=0):
 # Tasks and norms are separate choices: every task is walked with one attack, every attack with one task.
 @pytest.mark.parametrize(
     ("name", "task"),
-    [(name, "multi-class") for name in adversarial.ATTACKS] + [("bim", task) for task in outcomes.TASKS[1:]],
+    [(name, "multi-class") for name in adversarial.ATTACKS]
+    + [(name, task) for name in ("bim", "square") for task in outcomes.TASKS[1:]],
 )
 def test_stays_in_ball_and_box_and_never_helps_the_model(compiled, problem, verdict, name, task):
     p = problem(task)
@@ -115,5 +116,5 @@ def test_targeted_single_step_moves_towards_the_target(compiled, problem, verdic
 
 
 def test_unknown_attack_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"attack must be one of \('fgsm', .*'pgd_l2'\), got 'pgdd'"):
+    with pytest.raises(ValueError, match=r"attack must be one of \('fgsm', .*'pgd_l2'.*\), got 'pgdd'"):
         adversarial.get_attack("pgdd")
