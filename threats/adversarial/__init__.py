@@ -6,16 +6,33 @@ Every entry of `ATTACKS` is called alike,
 
 and returns an `AttackResult`; an attack that draws nothing ignores its key. The task is "multi-class" and targeted
 False unless given; further options are those of the function itself.
+
+Attacks that look for the smallest perturbation take no radius: `deepfool.attack` returns distances, a `MinimalResult`.
+In the table they are called as all others, and what they find farther than epsilon away is given up for the clean image
+(`minimal.within`).
 """
 
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from threats.adversarial import gradient, norms, objectives
+from threats.adversarial import deepfool, gradient, minimal, norms, objectives
 from threats.adversarial.gradient import AttackResult, fgsm, pgd
+from threats.adversarial.minimal import MinimalResult
 
-__all__ = ["ATTACKS", "Attack", "AttackResult", "fgsm", "get_attack", "norms", "objectives", "pgd"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackResult",
+    "MinimalResult",
+    "deepfool",
+    "fgsm",
+    "get_attack",
+    "minimal",
+    "norms",
+    "objectives",
+    "pgd",
+]
 
 
 class Attack(NamedTuple):
@@ -55,6 +72,7 @@ def _single_step(norm: str) -> Callable[..., AttackResult]:
 _GOODFELLOW = "Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015"
 _KURAKIN = "Kurakin et al., Adversarial Examples in the Physical World, 2017"
 _MADRY = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018"
+_MOOSAVI = "Moosavi-Dezfooli et al., DeepFool, 2016"
 
 ATTACKS: dict[str, Attack] = {
     "fgsm": Attack(_single_step("linf"), "linf", False, False, "one signed gradient step", _GOODFELLOW),
@@ -70,5 +88,13 @@ ATTACKS: dict[str, Attack] = {
     "pgd_l2": Attack(
         functools.partial(pgd, norm="l2"),
         "l2", True, True, "normalised gradient steps from a random start", _MADRY,
+    ),
+    "deepfool_l2": Attack(
+        minimal.within(functools.partial(deepfool.attack, norm="l2")),
+        "l2", False, True, "steps to the nearest linearised boundary", _MOOSAVI,
+    ),
+    "deepfool_linf": Attack(
+        minimal.within(functools.partial(deepfool.attack, norm="linf")),
+        "linf", False, True, "steps to the nearest linearised boundary", _MOOSAVI,
     ),
 }  # fmt: skip
