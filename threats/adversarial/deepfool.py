@@ -16,7 +16,6 @@ from threats import outcomes
 from threats.adversarial import gradient, minimal, norms
 
 _OVER_THE_PLANE = 1e-4
-_FARTHEST = 1e6  # Of one step: any box is left long before, and times zero it is still zero.
 
 
 def attack(
@@ -56,7 +55,7 @@ def attack(
       MinimalResult; distances in `norm`.
 
     Raises:
-      ValueError: if an option is out of its range, or, where its value is known, if an image leaves [0, 1].
+      ValueError: if a count is below 1, a name is unknown, or, where its value is known, an image leaves [0, 1].
 
     Example:
       >>> linear = lambda variables, images: images @ variables
@@ -80,7 +79,7 @@ def attack(
         moves = plane.length > 0
         distance = jnp.abs(plane.gap) / jnp.where(moves, plane.length, 1.0) + _OVER_THE_PLANE
         direction = ball.steepest(plane.normal).reshape(x.shape)
-        offset = offset + norms.per_image(jnp.minimum(distance, _FARTHEST), x) * direction
+        offset = offset + norms.per_image(distance, x) * direction
         farther = jnp.clip(images + (1.0 + overshoot) * offset, 0.0, 1.0)
         return step + 1, minimal.select(done, x, farther), offset, done
 

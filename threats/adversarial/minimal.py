@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from threats import outcomes
 from threats.adversarial import gradient, norms, objectives
 
+_FARTHEST = 1e6  # A plane so far away is outside any box; what is larger could overflow.
+
 
 class MinimalResult(NamedTuple):
     """The smallest perturbations found.
@@ -39,7 +41,11 @@ class MinimalResult(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """One linearised gap of each image. gap: [b]; normal: [b, n] over the image's n values; length: [b], ||w||*."""
+    """One linearised gap of each image, gap + normal . (x - x_0) = 0, scaled so that the normal's largest entry is 1.
+
+    gap: [b]; normal: [b, n] over the image's n values, zero where the gap does not depend on the image; length: [b],
+    the normal's dual norm.
+    """
 
     gap: jax.Array
     normal: jax.Array
@@ -127,8 +133,14 @@ def nearest_plane(
     normals = jax.vmap(lambda cotangent: pullback(cotangent)[0])(cotangents).reshape(m, count, -1)
     normals = jnp.where(jnp.isfinite(normals), normals, 0.0)
     values = jnp.where(jnp.isfinite(values), values, 0.0).T
+    # To a largest entry of 1, so that the squares of a confident model's gradients (1e-25 and less) do not vanish.
+    largest = jnp.max(jnp.abs(normals), axis=-1)
+    slopes = largest >= jnp.finfo(normals.dtype).tiny
+    scale = jnp.where(slopes, largest, 1.0)
+    normals = jnp.where(slopes[..., None], normals / scale[..., None], 0.0)
+    values = jnp.clip(values / scale, -_FARTHEST, _FARTHEST)
     lengths = _dual_length(normals, norm)
-    best = jnp.argmin(jnp.where(lengths > 0, jnp.abs(values) / jnp.where(lengths > 0, lengths, 1.0), jnp.inf), axis=0)
+    best = jnp.argmin(jnp.where(slopes, jnp.abs(values) / jnp.where(slopes, lengths, 1.0), jnp.inf), axis=0)
     rows = jnp.arange(count)
     return Plane(values[best, rows], normals[best, rows], lengths[best, rows]), wrong
 
@@ -167,9 +179,7 @@ def check(images: jax.Array, **at_least_one: int) -> None:
 
 
 def _dual_length(normals: jax.Array, norm: str) -> jax.Array:
-    """[..., n] -> [...]; by the largest entry first, so that the squares of 1e-25 do not vanish."""
+    """[..., n] -> [...]."""
     if norm == "linf":
         return jnp.sum(jnp.abs(normals), axis=-1)
-    largest = jnp.max(jnp.abs(normals), axis=-1, keepdims=True)
-    scaled = normals / jnp.where(largest > 0, largest, 1.0)
-    return largest[..., 0] * jnp.sqrt(jnp.sum(jnp.square(scaled), axis=-1))
+    return jnp.sqrt(jnp.sum(jnp.square(normals), axis=-1))

@@ -11,6 +11,12 @@ import pytest
 from threats import adversarial, outcomes
 
 SIDE, CLASSES, BATCH = 8, 4, 6
+# What "steps" alone would leave unconverged, or without a draw.
+OPTIONS = {
+    "cw_l2": {"steps": 30, "searches": 2, "learning_rate": 0.05, "initial_c": 1.0},
+    "fab": {"restarts": 2},
+    "fab_l2": {"restarts": 2},
+}
 
 
 class Problem(NamedTuple):
@@ -59,7 +65,7 @@ def make_problem(task="multi-class"):
 @functools.cache
 def compile_attack(name, task="multi-class", targeted=False):
     entry = adversarial.get_attack(name)
-    options = {"steps": 5} if entry.iterative else {}
+    options = ({"steps": 5} if entry.iterative else {}) | OPTIONS.get(name, {})
     return jax.jit(functools.partial(entry.fn, cnn, task=task, targeted=targeted, **options))
 
 

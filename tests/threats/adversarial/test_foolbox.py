@@ -80,3 +80,26 @@ def test_deepfool(problem, norm, candidates):
     np.testing.assert_allclose(ours.distance, norms.NORMS[norm].length(theirs - p.images), atol=1e-6)
     assert float(ours.distance[0]) == 0.0, "wrong from the start"
     assert float(ours.distance[1:].min()) > 0.0
+
+
+@pytest.mark.parametrize(("targeted", "confidence"), [(False, 0.0), (True, 0.3)])
+def test_carlini_wagner(problem, targeted, confidence):
+    """The same iterates of the same searches, where Foolbox is kept from stopping early."""
+    p = problem()
+    options = {"steps": 15, "confidence": confidence}
+    attack = foolbox.attacks.L2CarliniWagnerAttack(
+        binary_search_steps=3, stepsize=0.05, initial_const=0.5, abort_early=False, **options
+    )
+    criterion = (
+        foolbox.criteria.TargetedMisclassification(jnp.asarray(p.targets)) if targeted else jnp.asarray(p.labels)
+    )
+    theirs = foolbox_images(attack, p, criterion, epsilon=None)
+    ours = jax.jit(
+        functools.partial(
+            adversarial.carlini_wagner.attack, p.apply, searches=3, learning_rate=0.05, initial_c=0.5,
+            targeted=targeted, **options,
+        )
+    )(p.variables, p.images, p.targets if targeted else p.labels)  # fmt: skip
+    assert bool(ours.success.all())
+    np.testing.assert_allclose(ours.images, theirs, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(ours.distance, norms.NORMS["l2"].length(theirs - p.images), rtol=1e-5, atol=1e-5)
