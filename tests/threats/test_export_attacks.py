@@ -9,7 +9,19 @@ import jax.numpy as jnp
 import pytest
 
 from threats import adversarial, occlusion
-from threats.adversarial import gradient, hop_skip_jump, norms, objectives, spsa, square
+from threats.adversarial import (
+    carlini_wagner,
+    deepfool,
+    fab,
+    gradient,
+    hop_skip_jump,
+    norms,
+    objectives,
+    spsa,
+    square,
+    stochastic,
+    universal,
+)
 
 PLATFORMS = ("tpu", "cuda")
 
@@ -25,9 +37,19 @@ VARIABLES = {"conv": jnp.ones((3, 3, 3, 4)), "dense": jnp.ones((4, 2))}
 IMAGES, LABELS = jnp.zeros((2, 8, 8, 3)), jnp.zeros(2, jnp.int32)
 
 
-@pytest.mark.parametrize("name", ["pgd", "pgd_l2"])
-def test_pgd_lowers_for_accelerators(name):
-    attack = jax.jit(functools.partial(adversarial.ATTACKS[name].fn, cnn, steps=3, restarts=2))
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("pgd", {"restarts": 2}),
+        ("pgd_l2", {"restarts": 2}),
+        ("deepfool_l2", {}),
+        ("cw_l2", {}),
+        ("fab", {"restarts": 2}),
+        ("fab_l2", {}),
+    ],
+)
+def test_attacks_lower_for_accelerators(name, options):
+    attack = jax.jit(functools.partial(adversarial.ATTACKS[name].fn, cnn, steps=3, **options))
     exported = jax.export.export(attack, platforms=PLATFORMS)(
         VARIABLES, IMAGES, LABELS, key=jax.random.key(0), epsilon=jnp.float32(0.1)
     )
@@ -47,7 +69,11 @@ def test_occlusion_lowers_for_accelerators():
     assert exported.platforms == PLATFORMS
 
 
-@pytest.mark.parametrize("module", [gradient, hop_skip_jump, norms, objectives, occlusion, spsa, square])
+MODULES = [carlini_wagner, deepfool, fab, gradient, hop_skip_jump, norms, objectives, occlusion]
+MODULES += [spsa, square, stochastic, universal]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module)
     assert result.failed == 0

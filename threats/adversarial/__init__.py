@@ -6,31 +6,45 @@ Every entry of `ATTACKS` is called alike,
 
 and returns an `AttackResult`; an attack that draws nothing ignores its key. The task is "multi-class" and targeted
 False unless given; further options are those of the function itself.
+
+Attacks that look for the smallest perturbation take no radius: `carlini_wagner.attack`, `deepfool.attack` and
+`fab.attack` return distances, a `MinimalResult`. In the table they are called as all others, and what they find farther
+than epsilon away is given up for the clean image (`minimal.within`).
 """
 
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from threats.adversarial import gradient, norms, objectives
+from threats.adversarial import carlini_wagner, deepfool, fab, gradient, minimal, norms, objectives, transfer, universal
 from threats.adversarial.candidates import AttackResult
 from threats.adversarial.gradient import fgsm, pgd
 from threats.adversarial.hop_skip_jump import hop_skip_jump_attack
+from threats.adversarial.minimal import MinimalResult
 from threats.adversarial.spsa import spsa_attack
 from threats.adversarial.square import square_attack
+from threats.adversarial.stochastic import expectation
 
 __all__ = [
     "ATTACKS",
     "Attack",
     "AttackResult",
+    "MinimalResult",
+    "carlini_wagner",
+    "deepfool",
+    "expectation",
+    "fab",
     "fgsm",
     "get_attack",
     "hop_skip_jump_attack",
+    "minimal",
     "norms",
     "objectives",
     "pgd",
     "spsa_attack",
     "square_attack",
+    "transfer",
+    "universal",
 ]
 
 
@@ -40,7 +54,8 @@ class Attack(NamedTuple):
     fn: `(apply, variables, images, labels, *, key, epsilon, task, targeted, **options) -> AttackResult`.
     norm: the norm of its ball, a name in `norms.NORMS`.
     random: it draws from its key.
-    iterative: it takes `steps` and, where it is random, `restarts`.
+    iterative: it takes `steps`, a few tens of which do, and where it is random `restarts`. Not so "cw_l2", which needs
+      hundreds of steps, many times over.
     description: one line for tables and help texts.
     source: author, title, year.
     """
@@ -68,11 +83,21 @@ def _single_step(norm: str) -> Callable[..., AttackResult]:
     return run
 
 
+def _fab(norm: str) -> Callable[..., AttackResult]:
+    def run(*arguments, epsilon, **options):
+        return minimal.within(fab.attack)(*arguments, epsilon=epsilon, start_radius=epsilon, norm=norm, **options)
+
+    return run
+
+
 _ANDRIUSHCHENKO = "Andriushchenko et al., Square Attack, 2020"
+_CARLINI = "Carlini and Wagner, Towards Evaluating the Robustness of Neural Networks, 2017"
 _CHEN = "Chen et al., HopSkipJumpAttack: A Query-Efficient Decision-Based Attack, 2020"
+_CROCE = "Croce and Hein, Minimally Distorted Adversarial Examples with a Fast Adaptive Boundary Attack, 2020"
 _GOODFELLOW = "Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015"
 _KURAKIN = "Kurakin et al., Adversarial Examples in the Physical World, 2017"
 _MADRY = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018"
+_MOOSAVI = "Moosavi-Dezfooli et al., DeepFool, 2016"
 _UESATO = "Uesato et al., Adversarial Risk and the Dangers of Evaluating Against Weak Attacks, 2018"
 
 ATTACKS: dict[str, Attack] = {
@@ -107,4 +132,18 @@ ATTACKS: dict[str, Attack] = {
         functools.partial(hop_skip_jump_attack, norm="l2"),
         "l2", True, False, "nearest boundary, from decisions alone", _CHEN,
     ),
+    "deepfool_l2": Attack(
+        minimal.within(functools.partial(deepfool.attack, norm="l2")),
+        "l2", False, True, "steps to the nearest linearised boundary", _MOOSAVI,
+    ),
+    "deepfool_linf": Attack(
+        minimal.within(functools.partial(deepfool.attack, norm="linf")),
+        "linf", False, True, "steps to the nearest linearised boundary", _MOOSAVI,
+    ),
+    "cw_l2": Attack(
+        minimal.within(carlini_wagner.attack),
+        "l2", False, False, "Adam on distance and margin, weighed by bisection", _CARLINI,
+    ),
+    "fab": Attack(_fab("linf"), "linf", True, True, "along the boundary towards the clean image", _CROCE),
+    "fab_l2": Attack(_fab("l2"), "l2", True, True, "along the boundary towards the clean image", _CROCE),
 }  # fmt: skip

@@ -7,6 +7,8 @@ import pytest
 from threats import adversarial, outcomes
 
 RADIUS = {"linf": 0.06, "l2": 0.8}
+# Their draws show only where a restart finds something closer.
+KEEPS_THE_CLOSEST = ("fab", "fab_l2")
 every_attack = pytest.mark.parametrize("name", adversarial.ATTACKS)
 
 
@@ -66,7 +68,8 @@ def test_one_radius_per_image(compiled, problem, name):
 def test_same_key_same_result_and_another_key_another(compiled, problem, name):
     first, again, other = (run(compiled, problem(), name, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.images, again.images)
-    assert np.array_equal(first.images, other.images) != adversarial.ATTACKS[name].random
+    if name not in KEEPS_THE_CLOSEST:
+        assert np.array_equal(first.images, other.images) != adversarial.ATTACKS[name].random
 
 
 @every_attack
