@@ -4,10 +4,11 @@ Everything here is a function of such a function. A model is not needed, nor kno
 arrays, `images` are [b, h, w, c] float32 in [0, 1], and normalisation is the model's own affair.
 """
 
-from threats import adversarial, campaigns, corruptions, faults, occlusion, outcomes, statistics
+from threats import adversarial, campaigns, corruptions, evaluation, faults, occlusion, outcomes, statistics
 from threats.adversarial import ATTACKS, AttackResult, fgsm, pgd
 from threats.campaigns import CampaignSpec, run_campaign
 from threats.corruptions import CORRUPTIONS, corrupt
+from threats.evaluation import Evaluation, evaluate, sanity_report
 from threats.occlusion import patch_drop
 
 __all__ = [
@@ -15,10 +16,13 @@ __all__ = [
     "CORRUPTIONS",
     "AttackResult",
     "CampaignSpec",
+    "Evaluation",
     "adversarial",
     "campaigns",
     "corrupt",
     "corruptions",
+    "evaluate",
+    "evaluation",
     "faults",
     "fgsm",
     "occlusion",
@@ -26,5 +30,6 @@ __all__ = [
     "patch_drop",
     "pgd",
     "run_campaign",
+    "sanity_report",
     "statistics",
 ]

@@ -1,0 +1,6 @@
+"""Attacks on a whole set of images: robust accuracy with intervals, the worst case, and whether the figures hold."""
+
+from threats.evaluation.evaluate import Evaluation, evaluate
+from threats.evaluation.sanity import Check, sanity_report
+
+__all__ = ["Check", "Evaluation", "evaluate", "sanity_report"]
