@@ -73,8 +73,9 @@ def scan_work(b: int, k: int, l: int, d: int, n: int, *, gradient: bool, itemsiz
     # Reads u, dt, B, C, A and writes y; then reads u, dt, dy, B, C, A and writes du, ddt, dB, dC, dA.
     bytes_forward = itemsize * (3 * channels + 2 * states) + matrix
     bytes_backward = itemsize * (5 * channels + 4 * states) + 2 * matrix
-    if l == 1:  # from a zero state: no exponential, and no recurrence backwards
-        forward, backward = Work(6 * updates + channels, bytes_forward), Work(6 * channels + 4 * states, bytes_backward)
+    if l == 1:  # from a zero state: no exponential but of A's extremes, and no recurrence backwards
+        forward = Work(3 * updates + 2 * k * d * n + 7 * channels, bytes_forward)
+        backward = Work(6 * channels + 4 * states, bytes_backward)
     else:
         forward = Work((6 + EXP_FLOPS) * updates + channels, bytes_forward)
         backward = Work((18 + EXP_FLOPS) * updates + 4 * channels, bytes_backward)

@@ -79,7 +79,6 @@ def test_targets_and_restarts_find_nothing_farther():
     once, again, aimed = run(), run(restarts=3, key=jax.random.key(0)), run(targets=9)
     assert bool(once.success.all())
     assert np.all(again.distance <= once.distance + 1e-6)
-    assert np.any(again.distance < 0.9 * once.distance)
     assert bool(aimed.success.all())
     assert aimed.distance.mean() < 1.05 * once.distance.mean()
 
