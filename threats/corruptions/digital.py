@@ -115,7 +115,8 @@ def affine_places(sides: tuple[int, int], moved: jax.Array) -> jax.Array:
     area = across[0] * down[1] - across[1] * down[0]
     # Three points on one line have no inverse map.
     area = jnp.where(jnp.abs(area) < 1e-3, 1e-3, area)
-    rows, columns = jnp.arange(height)[:, None] - targets[1, 1], jnp.arange(width)[None, :] - targets[1, 0]
+    rows = jnp.arange(height, dtype=jnp.float32)[:, None] - targets[1, 1]
+    columns = jnp.arange(width, dtype=jnp.float32)[None, :] - targets[1, 0]
     along_across = (columns * down[1] - rows * down[0]) / area
     along_down = (rows * across[0] - columns * across[1]) / area
     return jnp.stack([points[1, 1] + 2 * half * along_down, points[1, 0] - 2 * half * along_across])

@@ -53,7 +53,7 @@ _DIGITS, _KEPT = 13, 2
 def jpeg_compression(images: jax.Array, *, quality: int | jax.Array) -> jax.Array:
     """What is left of an image after JPEG at a quality, in steps of 1/255.
 
-    The roundings have no slope: gradients are zero. A NaN spoils its block.
+    The roundings have no slope: gradients are zero. A pixel that is NaN stays NaN, and counts as black for the others.
 
     Args:
       images: [*batch, h, w, c] float in [0, 1], c = 1 or 3; rounded to 8 bits first.
@@ -71,12 +71,14 @@ def jpeg_compression(images: jax.Array, *, quality: int | jax.Array) -> jax.Arra
     pixels.require("quality", quality, 1, 100)
     quality = jnp.asarray(quality, jnp.float32)
     scale = jnp.floor(jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality))
-    levels = jnp.round(255 * images)
+    unknown = jnp.isnan(images)
+    # Whole numbers have no NaN.
+    levels = jnp.round(255 * jnp.where(unknown, 0.0, images))
     if images.shape[-1] == 1:
         decoded = _coded(levels[..., 0], _table(_LUMA, scale))[..., None]
     else:
         decoded = _colour(levels, _table(_LUMA, scale), _table(_CHROMA, scale))
-    return jnp.clip(decoded / 255, 0.0, 1.0)
+    return jnp.where(unknown | jnp.isnan(quality), jnp.nan, jnp.clip(decoded / 255, 0.0, 1.0))
 
 
 def _colour(levels: jax.Array, luma: jax.Array, chroma: jax.Array) -> jax.Array:
@@ -112,7 +114,7 @@ def _coded(plane: jax.Array, table: jax.Array) -> jax.Array:
     waves = _shifted(jnp.einsum("...aibj,vj->...aibv", blocks, _COSINES), _DIGITS - _KEPT)
     waves = _shifted(jnp.einsum("...aibv,ui->...aubv", waves, _COSINES), _DIGITS + _KEPT)
     # Eight times the orthonormal transform; halves are rounded away from zero.
-    steps = 8 * table.astype(jnp.int32)[:, None, :]
+    steps = 8 * table.astype(jnp.int32).reshape((1,) * (waves.ndim - 3) + (8, 1, 8))
     waves = jnp.sign(waves) * ((jnp.abs(waves) + steps // 2) // steps) * (steps // 8)
     blocks = _shifted(jnp.einsum("...aubv,ui->...aibv", waves, _COSINES), _DIGITS - _KEPT)
     blocks = _shifted(jnp.einsum("...aibv,vj->...aibj", blocks, _COSINES), _DIGITS + _KEPT + 3)
@@ -131,7 +133,7 @@ def _halved(plane: jax.Array) -> jax.Array:
     # To whole blocks to the right before the means are taken, to whole blocks below only after: see `_coded`.
     padded = _padded(plane, height % 2, -width % 16)
     sums = sum(padded[..., row::2, column::2] for row in (0, 1) for column in (0, 1))
-    bias = 1.0 + (jnp.arange(sums.shape[-1]) % 2)
+    bias = 1 + jnp.arange(sums.shape[-1], dtype=jnp.float32) % 2
     return jnp.floor((sums + bias.reshape((1,) * (sums.ndim - 1) + (-1,))) / 4)
 
 

@@ -92,7 +92,7 @@ def characters(key: jax.Array, images: jax.Array, *, words: int, letters: int, s
         for place in range(int(words)):
             cover_key, colour_key = jax.random.split(jax.random.fold_in(word_key, place))
             ink = _word(cover_key, image, int(letters), scale)[..., None] * jnp.where(place < number, 1.0, 0.0)
-            image = image + ink * (jax.random.uniform(colour_key, image.shape[-1:]) - image)
+            image = image + ink * (jax.random.uniform(colour_key, (1, 1, image.shape[-1])) - image)
         return jnp.clip(image, 0.0, 1.0)
 
     return pixels.each_image(written, key, images)

@@ -79,7 +79,7 @@ def bubble(key: jax.Array, images: jax.Array, *, largest: float, most: int) -> j
         scale = pixels.unit(image)
 
         def blow(opacity: jax.Array, place: jax.Array) -> tuple[jax.Array, None]:
-            draws = jax.random.uniform(jax.random.fold_in(bubble_key, place), (3,))
+            draws = jax.random.uniform(jax.random.fold_in(bubble_key, place.astype(jnp.int32)), (3,))
             radius = scale * (_LEAST + (largest - _LEAST) * draws[0])
             row, column = (
                 radius + (side - 1 - 2 * radius) * draw for side, draw in ((height, draws[1]), (width, draws[2]))
@@ -91,7 +91,7 @@ def bubble(key: jax.Array, images: jax.Array, *, largest: float, most: int) -> j
                 wider = wider + covered * (share - wider)
             return jnp.where(place < number, wider, opacity), None
 
-        opacity = jax.lax.scan(blow, jnp.zeros((height, width)), jnp.arange(int(most)))[0][..., None]
+        opacity = jax.lax.scan(blow, jnp.zeros((height, width)), jnp.arange(most, dtype=jnp.float32))[0][..., None]
         return jnp.clip(image + opacity * (1 - image), 0.0, 1.0)
 
     return pixels.each_image(bubbled, key, images)

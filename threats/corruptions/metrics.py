@@ -125,8 +125,8 @@ def _relative(
     rows = np.concatenate([*(part.mean(axis=2) for part in (ours, theirs)), *columns], axis=1)
 
     def ratios(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        mine, other = error(rows, labels)[: len(names)], error(rows, labels)[len(names) : -2]
-        mine_clean, other_clean = error(rows, labels)[-2:]
+        found = error(rows, labels)
+        mine, other, (mine_clean, other_clean) = found[: len(names)], found[len(names) : -2], found[-2:]
         with np.errstate(divide="ignore", invalid="ignore"):  # a baseline without an error: the ratio is infinite
             return (mine - mine_clean) / (other - other_clean)
 

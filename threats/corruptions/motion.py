@@ -65,7 +65,7 @@ def along(image: jax.Array, weights: np.ndarray, degrees: jax.Array) -> jax.Arra
     reach = len(weights) - 1
     padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     radians = jnp.deg2rad(degrees)
-    steps = jnp.arange(reach + 1, dtype=jnp.float32)[:, None] * jnp.stack([jnp.sin(radians), jnp.cos(radians)])
+    steps = jnp.arange(reach + 1, dtype=jnp.float32)[:, None] * jnp.stack([jnp.sin(radians), jnp.cos(radians)])[None]
     offsets = reach + jnp.ceil(steps - 0.5).astype(jnp.int32)
 
     def add(total: jax.Array, tap: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:

@@ -71,8 +71,8 @@ def gray(images: jax.Array) -> jax.Array:
 
 
 def colour(rgb: tuple[float, float, float], channels: int) -> jax.Array:
-    """[channels] of a colour with components in [0, 1]; its luma where there is one channel."""
-    shown = jnp.asarray(rgb, jnp.float32)
+    """[1, 1, channels] of a colour with components in [0, 1]; its luma where there is one channel."""
+    shown = jnp.asarray(rgb, jnp.float32)[None, None]
     return gray(shown) if channels == 1 else shown
 
 

@@ -67,7 +67,7 @@ class Corruption(NamedTuple):
         return preset if preset in self.presets else next(iter(self.presets))
 
 
-KINDS = ("noise", "blur", "weather", "digital", "light", "mark")
+KINDS = ("noise", "blur", "weather", "light", "digital", "mark")
 
 
 def _entry(
@@ -102,8 +102,8 @@ CORRUPTIONS: dict[str, Corruption] = dict((
     _entry("fog", clouds.fog, "weather", "thickness decay", presets.FOG, traceable=True),
     _entry("spatter", drops.spatter, "weather", "mean spread sigma threshold strength mud", presets.SPATTER),
     _entry("brightness", colour.brightness, "light", "shift", presets.BRIGHTNESS, traceable=True),
-    _entry("contrast", colour.contrast, "light", "factor", presets.CONTRAST, traceable=True),
-    _entry("saturate", colour.saturate, "light", "factor shift", presets.SATURATE, traceable=True),
+    _entry("contrast", colour.contrast, "digital", "factor", presets.CONTRAST, traceable=True),
+    _entry("saturate", colour.saturate, "digital", "factor shift", presets.SATURATE, traceable=True),
     _entry("elastic_transform", digital.elastic_transform, "digital", "shift sigma jitter", presets.ELASTIC_TRANSFORM),
     _entry("pixelate", digital.pixelate, "digital", "factor", presets.PIXELATE),
     _entry(
@@ -112,8 +112,8 @@ CORRUPTIONS: dict[str, Corruption] = dict((
     ),
     _entry("brightness_up", colour.exposure, "light", "factor", traceable=True),
     _entry("brightness_down", colour.exposure, "light", "factor", traceable=True),
-    _entry("contrast_up", colour.gray_contrast, "light", "factor", traceable=True),
-    _entry("contrast_down", colour.gray_contrast, "light", "factor", traceable=True),
+    _entry("contrast_up", colour.gray_contrast, "digital", "factor", traceable=True),
+    _entry("contrast_down", colour.gray_contrast, "digital", "factor", traceable=True),
     _entry("gamma_corr_up", colour.gamma_correction, "light", "gamma", traceable=True),
     _entry("gamma_corr_down", colour.gamma_correction, "light", "gamma", traceable=True),
     _entry("stain_deposit", marks.stain_deposit, "mark", "most"),
