@@ -13,6 +13,7 @@ import pandas as pd
 
 from experiments.reporting import campaign_plots, fault_plots, gallery, style
 from experiments.storage import records
+from threats import corruptions
 
 
 class Material(NamedTuple):
@@ -87,8 +88,22 @@ def occlusion(material: Material):
 
 
 def corruption(material: Material):
-    """Accuracy against severity."""
-    return _by_strength(material, "corruption", "severity (0: clean image)", whole=True)
+    """Accuracy against severity; of more corruptions than there are colours, a panel for each kind."""
+    label = "severity (0: clean image)"
+    rows = records.select(material.rows, stage="corruption", metric="accuracy")
+    if rows["method"].nunique() <= style.COLOURS:
+        return _by_strength(material, "corruption", label, whole=True)
+    known = {name: entry.kind for name, entry in corruptions.CORRUPTIONS.items()}
+    kinds = rows["method"].map(known).fillna("other")
+    present = [kind for kind in (*corruptions.KINDS, "other") if (kinds == kind).any()]
+    figure, axes = style.panels(len(present), columns=3)
+    for axis, kind in zip(axes, present, strict=True):
+        _curves(axis, rows[kinds == kind], material.majority)
+        axis.set_xlabel(label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_title(kind, pad=6)
+    style.frame_titles(figure, "Accuracy under corruption", style.subtitle(rows))
+    return figure
 
 
 def _by_strength(material: Material, stage: str, label: str, *, whole: bool = False):

@@ -10,6 +10,9 @@ import pandas as pd
 from experiments.reporting import campaign_plots, tables
 from experiments.storage import records
 
+# As many corruptions as the brief names.
+_FEW = 5
+
 # Name of a figure (`plots.FIGURES`) -> its place relative to the report.
 Figures = dict[str, str]
 
@@ -36,8 +39,10 @@ def _brief(rows: pd.DataFrame, figures: Figures) -> str:
             records.select(accuracy, stage="occlusion", method=method, strength=0.5),
         )
     damaged = records.select(accuracy, stage="corruption", strength=5.0)
-    for method in dict.fromkeys(damaged["method"]):
-        add(f"{tables.words(method)}, severity 5", records.select(damaged, method=method))
+    few = len(damaged) <= _FEW
+    for method in (damaged if few else damaged.sort_values("value").head(_FEW))["method"]:
+        among = "" if few else f", of {len(damaged)} corruptions among the worst {_FEW}"
+        add(f"{tables.words(method)}, severity 5{among}", records.select(damaged, method=method))
     random = records.select(accuracy, stage="fault", method="random_bits", strength=1.0)
     worst = records.select(accuracy, stage="fault", method="worst", strength=1.0)
     for target in dict.fromkeys(records.select(accuracy, stage="fault")["threat"]):

@@ -10,6 +10,7 @@ from matplotlib import axes, figure
 
 # Okabe and Ito, "Color Universal Design", 2008; marker and colour change together, so that grey prints can be read.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+COLOURS = len(_COLOURS)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _INK, _FAINT = "#222222", "#8a8a8a"
 _SETTINGS = {
@@ -38,10 +39,17 @@ def applied() -> contextlib.AbstractContextManager:
     return matplotlib.rc_context(_SETTINGS)
 
 
-def panels(count: int, *, width: float = 5.6, height: float = 4.0) -> tuple[figure.Figure, list[axes.Axes]]:
-    """A figure with panels side by side, in the common style."""
-    drawn = figure.Figure(figsize=(width * count, height), layout="constrained")
-    return drawn, list(drawn.subplots(1, count, squeeze=False)[0])
+def panels(
+    count: int, *, width: float = 5.6, height: float = 4.0, columns: int | None = None
+) -> tuple[figure.Figure, list[axes.Axes]]:
+    """A figure with panels side by side, in rows of `columns` if given, in the common style."""
+    columns = min(columns or count, count)
+    lines = -(-count // columns)
+    drawn = figure.Figure(figsize=(width * columns, height * lines), layout="constrained")
+    cells = list(drawn.subplots(lines, columns, squeeze=False).flat)
+    for cell in cells[count:]:
+        cell.remove()
+    return drawn, cells[:count]
 
 
 def grid(rows: int, columns: int, *, side: float) -> tuple[figure.Figure, np.ndarray]:

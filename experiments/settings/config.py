@@ -145,7 +145,7 @@ class CorruptionConfig:
     def __post_init__(self) -> None:
         _each_known("corruptions", self.corruptions, tuple(corruptions.CORRUPTIONS))
         _each_within("severities", self.severities, 1, 5)
-        presets = sorted({preset for entry in corruptions.CORRUPTIONS.values() for preset in entry.presets})
+        presets = dict.fromkeys(preset for entry in corruptions.CORRUPTIONS.values() for preset in entry.presets)
         if self.preset is not None and self.preset not in presets:
             raise ValueError(f"corruption_preset must be one of {', '.join(presets)}, got {self.preset!r}")
         _at_least("corruption_images", self.images, 0)

@@ -102,9 +102,19 @@ _IMAGE_THREATS: tuple[Entry, ...] = (
     (flags.DEFINE_integer, "occlusion_draws", _OCCLUSION.draws, "random patch orders per image"),
     (flags.DEFINE_integer, "occlusion_grid", None, "patches per side [7 at 28 px, 14 at 224 px]"),
     (flags.DEFINE_integer, "occlusion_images", _OCCLUSION.images, "test images occluded; 0 for all"),
-    (flags.DEFINE_list, "corruptions", _CORRUPTION.corruptions, f"any of {', '.join(corruptions.CORRUPTIONS)}"),
+    (
+        flags.DEFINE_list,
+        "corruptions",
+        _CORRUPTION.corruptions,
+        f"all (that have the preset), or any of {', '.join(corruptions.CORRUPTIONS)}",
+    ),
     (flags.DEFINE_list, "severities", _CORRUPTION.severities, "of 1 to 5; the clean image is always measured"),
-    (flags.DEFINE_string, "corruption_preset", None, "published parameter column [by image size]"),
+    (
+        flags.DEFINE_string,
+        "corruption_preset",
+        None,
+        "published parameter column, such as imagenet-c or medmnist-c/derma [by image size]",
+    ),
     (flags.DEFINE_integer, "corruption_images", _CORRUPTION.images, "test images corrupted; 0 for all"),
 )
 

@@ -13,7 +13,7 @@ from absl import flags
 from experiments import processes
 from experiments.settings import config, flag_table, flagfiles
 from mamba_jax import training
-from threats import campaigns
+from threats import campaigns, corruptions
 
 USAGE = """Measures how reliable a model is: trains it, then attacks its images and flips its bits.
 
@@ -97,7 +97,7 @@ def _config(values: flags.FlagValues) -> config.ExperimentConfig:
             images=values.occlusion_images,
         ),
         corruption=config.CorruptionConfig(
-            corruptions=tuple(values.corruptions),
+            corruptions=_corruptions(values),
             severities=_numbers(values, "severities", int),
             preset=values.corruption_preset,
             images=values.corruption_images,
@@ -121,6 +121,16 @@ def _config(values: flags.FlagValues) -> config.ExperimentConfig:
         eval_batch_size=values.eval_batch_size,
         seed=values.seed,
     )
+
+
+def _corruptions(values: flags.FlagValues) -> tuple[str, ...]:
+    """The names given; for "all", every corruption that has the preset given."""
+    if values.corruptions != ["all"]:
+        return tuple(values.corruptions)
+    preset = values.corruption_preset
+    known = corruptions.CORRUPTIONS.items()
+    # An unknown preset has no corruption, and is refused by name.
+    return tuple(name for name, entry in known if preset in (None, *entry.presets)) or tuple(corruptions.CORRUPTIONS)
 
 
 def _campaign(values: flags.FlagValues) -> campaigns.CampaignSpec | None:

@@ -1,4 +1,4 @@
-"""Noise and blur in five severities, with the clean image as severity 0."""
+"""Corruptions in five severities, with the clean image as severity 0."""
 
 import functools
 
@@ -9,6 +9,9 @@ import numpy as np
 from experiments.stages import context, measures, pictures
 from experiments.storage import records
 from threats import corruptions
+
+# More columns would make the gallery's pictures too small to see.
+_COLUMNS = 6
 
 
 def run(ctx: context.Context) -> list[records.Measurement]:
@@ -26,10 +29,17 @@ def run(ctx: context.Context) -> list[records.Measurement]:
                 rows += _rows(name, severity, _measure(ctx, logits, split.labels))
     worst = max(chosen.severities)
     columns = {
-        f"{name.replace('_', ' ')}\nseverity {worst}": _corrupted(ctx, name, worst) for name in chosen.corruptions
+        f"{name.replace('_', ' ')}\nseverity {worst}": _corrupted(ctx, name, worst) for name in _shown(rows, worst)
     }
     pictures.keep(ctx, "corruption", columns)
     return rows
+
+
+def _shown(rows: list[records.Measurement], severity: int) -> list[str]:
+    """The corruptions for the gallery, in the order of the rows: of many, those that cost most at the severity."""
+    left = {row.method: row.interval.value for row in rows if row.metric == "accuracy" and row.strength == severity}
+    hardest = sorted(left, key=left.get)[:_COLUMNS]
+    return [name for name in left if name in hardest]
 
 
 def _corrupted(ctx: context.Context, name: str, severity: int) -> pictures.Disturb:

@@ -63,11 +63,11 @@ def test_a_configuration_is_hashable_and_frozen():
         (lambda: config.AdversarialConfig(epsilons=(-1.0,)), r"epsilons must lie in \[0, 255\], got -1"),
         (lambda: config.AdversarialConfig(pgd_steps=0), "pgd_steps must be at least 1, got 0"),
         (lambda: config.OcclusionConfig(information_losses=(0.5, 1.5)), r"must lie in \[0, 1\], got 1.5"),
-        (lambda: config.CorruptionConfig(corruptions=("fog_of_war",)), "among gaussian_noise, defocus_blur"),
+        (lambda: config.CorruptionConfig(corruptions=("fog_of_war",)), "among gaussian_noise, shot_noise"),
         (lambda: config.CorruptionConfig(severities=(0, 1)), r"severities must lie in \[1, 5\], got 0"),
         (
             lambda: config.CorruptionConfig(preset="mine"),
-            "corruption_preset must be one of cifar-c, imagenet-c, tiny-c",
+            "corruption_preset must be one of cifar-c, tiny-c, imagenet-c, medmnist-c/",
         ),
         (lambda: config.FaultConfig(targets=("gradients",)), "among weights, activations; got 'gradients'"),
         (lambda: config.FaultConfig(flips=()), "fault_flips must be increasing numbers, at least one"),

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.settings import config
 from experiments.stages import batched, corruption, measures, occlusion
+from experiments.storage import records
 from mamba_jax import data
 from threats import corruptions, statistics
 
@@ -52,6 +53,15 @@ def test_the_salient_orders_take_one_gradient_per_batch(monkeypatch):
     for mode, half in (("salient", pixels[:, 4:]), ("non_salient", pixels[:, :4])):
         expected = np.stack([pixels.mean((1, 2, 3)), half.mean((1, 2, 3)) / 2, np.zeros(6)], axis=1)
         np.testing.assert_allclose(found[mode][..., 0], expected, atol=1e-6)
+
+
+def test_the_gallery_shows_the_corruptions_that_cost_most():
+    def row(name, severity, accuracy):
+        return records.Measurement("corruption", name, severity, "accuracy", statistics.wilson(accuracy, 100))
+
+    rows = [row(f"c{i}", severity, 90 - severity * i) for i in range(9) for severity in (0, 5)]
+    assert corruption._shown(rows, 5) == [f"c{i}" for i in range(3, 9)]
+    assert corruption._shown(rows[:6], 5) == ["c0", "c1", "c2"]
 
 
 def test_draws_of_one_image_are_one_observation():

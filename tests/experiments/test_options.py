@@ -6,6 +6,7 @@ import pytest
 
 from experiments import stages
 from experiments.settings import config, flagfiles, options
+from threats import corruptions
 
 OFFICIAL = (
     "pathmnist", "chestmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist",
@@ -35,6 +36,21 @@ def test_a_flag_after_the_file_overrides_it_and_lists_replace():
     assert chosen.seed == 3
     assert chosen.train.seed == 3
     assert chosen.adversarial.epsilons == (0.0, 2.0)
+
+
+def test_all_corruptions_are_those_with_the_preset():
+    def chosen(*flags):
+        return options.parse(["--flagfile=demo.flags", *flags])[0].corruption.corruptions
+
+    default = chosen()
+    assert default == ("gaussian_noise", "defocus_blur")
+    assert chosen("--corruptions=all") == tuple(corruptions.CORRUPTIONS)
+    assert len(chosen("--corruptions=all", "--corruption_preset=imagenet-c")) == 19
+    derma = chosen("--corruptions=all", "--corruption_preset=medmnist-c/derma")
+    assert {"black_corner", "characters", "zoom_blur"} <= set(derma)
+    assert len(derma) == 15
+    with pytest.raises(ValueError, match=r"corruption_preset must be one of .* got 'mine'"):
+        chosen("--corruptions=all", "--corruption_preset=mine")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ import re
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments import report
-from experiments.reporting import plots, tables
+from experiments.reporting import plots, sections, tables
 from experiments.storage import folder, records
+from threats import corruptions
 
 
 def test_every_figure_is_drawn_from_rows_alone(finished):
@@ -32,6 +34,21 @@ def test_a_curve_shows_its_values(rows, faults, tmp_path):
     assert set(lines) == {"random", "salient", "most frequent class (55.0 %)"}
     np.testing.assert_allclose(lines["random"].get_xdata(), [0.0, 0.5, 0.9])
     np.testing.assert_allclose(lines["random"].get_ydata(), [80.0, 55.0, 35.0])
+
+
+def test_many_corruptions_are_drawn_by_kind_and_the_brief_names_the_worst(rows, faults, tmp_path):
+    many = pd.concat(
+        [rows["corruption"].assign(method=name, value=0.9 - i / 100) for i, name in enumerate(corruptions.CORRUPTIONS)]
+    )
+    figure = plots.corruption(plots.Material(many, faults, 0.55, tmp_path))
+    assert [axis.get_title() for axis in figure.axes] == list(corruptions.KINDS)
+    drawn = [line.get_label() for axis in figure.axes for line in axis.get_lines() if "class" not in line.get_label()]
+    assert sorted(drawn) == sorted(name.replace("_", " ") for name in corruptions.CORRUPTIONS)
+    assert max(len(axis.get_lines()) for axis in figure.axes) - 1 <= plots.style.COLOURS, "no two alike"
+    brief = sections.SECTIONS[0](many, {})
+    assert brief.count("severity 5") == 5
+    assert "characters, severity 5, of 29 corruptions among the worst 5" in brief
+    assert "gaussian noise" not in brief
 
 
 def test_the_heat_map_has_a_cell_for_every_layer_and_field(faults):

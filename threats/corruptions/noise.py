@@ -30,3 +30,79 @@ def gaussian_noise(key: jax.Array, images: jax.Array, *, sigma: float | jax.Arra
     images = pixels.as_float32(images)
     noise = jax.random.normal(key, images.shape, jnp.float32)
     return jnp.clip(images + jnp.asarray(sigma, jnp.float32) * noise, 0.0, 1.0)
+
+
+def shot_noise(key: jax.Array, images: jax.Array, *, rate: float | jax.Array) -> jax.Array:
+    """The counting of photons: clip(n / rate, 0, 1), n ~ Poisson(rate * pixel) independent everywhere.
+
+    The mean is the pixel's value and the variance pixel / rate, before clipping. The count does not follow the pixel
+    smoothly: gradients are zero. A pixel that is NaN stays NaN.
+
+    Args:
+      key: a threefry key (the default kind), which the Poisson sampler asks for; it is consumed.
+      images: [*batch, h, w, c] float in [0, 1], c = 1 or 3.
+      rate: photons of a white pixel, > 0, a scalar; it may be traced.
+
+    Returns:
+      [*batch, h, w, c] float32 in [0, 1].
+
+    Raises:
+      ValueError: if `images` are no float images or `rate` is not positive.
+
+    Reference: Hendrycks and Dietterich, ICLR 2019, "shot noise".
+    """
+    images = pixels.as_float32(images)
+    pixels.require("rate", rate, 1e-6)
+    rate = jnp.asarray(rate, jnp.float32)
+    # The sampler never ends on a NaN.
+    known = jnp.clip(jnp.nan_to_num(jax.lax.stop_gradient(images)), 0.0, 1.0)
+    counts = jax.random.poisson(key, known * rate).astype(jnp.float32)
+    noisy = jnp.clip(counts / rate, 0.0, 1.0)
+    return jnp.where(jnp.isnan(images) | jnp.isnan(rate), jnp.nan, noisy)
+
+
+def impulse_noise(key: jax.Array, images: jax.Array, *, amount: float | jax.Array) -> jax.Array:
+    """Dead and hot sensor elements ("salt and pepper"): a share of all values becomes 0 or 1, each as often.
+
+    Args:
+      key: a random key; it is consumed.
+      images: [*batch, h, w, c] float in [0, 1], c = 1 or 3. Channels are struck independently.
+      amount: share of the values struck, in [0, 1], a scalar; it may be traced. Under one key a larger amount strikes
+        the same values and more.
+
+    Returns:
+      [*batch, h, w, c] float32 in [0, 1].
+
+    Raises:
+      ValueError: if `images` are no float images or `amount` is out of range.
+
+    Reference: Hendrycks and Dietterich, ICLR 2019, "impulse noise".
+    """
+    images = pixels.as_float32(images)
+    pixels.require("amount", amount, 0.0, 1.0)
+    amount = jnp.asarray(amount, jnp.float32)
+    where, which = jax.random.split(key)
+    struck = jax.random.uniform(where, images.shape) < amount
+    salt = jax.random.bernoulli(which, 0.5, images.shape).astype(jnp.float32)
+    return jnp.where(jnp.isnan(amount), jnp.nan, jnp.where(struck, salt, images))
+
+
+def speckle_noise(key: jax.Array, images: jax.Array, *, sigma: float | jax.Array) -> jax.Array:
+    """Noise in proportion to the light, as in ultrasound: clip(images (1 + sigma n), 0, 1), n ~ N(0, 1) everywhere.
+
+    Args:
+      key: a random key; it is consumed.
+      images: [*batch, h, w, c] float in [0, 1], c = 1 or 3.
+      sigma: standard deviation of the factor, >= 0, a scalar; it may be traced.
+
+    Returns:
+      [*batch, h, w, c] float32 in [0, 1].
+
+    Raises:
+      ValueError: if `images` are no float images.
+
+    Reference: Hendrycks and Dietterich, ICLR 2019, "speckle noise" (held-out corruption).
+    """
+    images = pixels.as_float32(images)
+    noise = jax.random.normal(key, images.shape, jnp.float32)
+    return jnp.clip(images + images * jnp.asarray(sigma, jnp.float32) * noise, 0.0, 1.0)
