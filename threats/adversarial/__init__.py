@@ -12,11 +12,22 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from threats.adversarial import gradient, norms, objectives
+from threats.adversarial import norms, objectives
 from threats.adversarial.candidates import AttackResult
-from threats.adversarial.gradient import fgsm, pgd
+from threats.adversarial.gradient import fgsm, mi_fgsm, pgd, r_fgsm
 
-__all__ = ["ATTACKS", "Attack", "AttackResult", "fgsm", "get_attack", "norms", "objectives", "pgd"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackResult",
+    "fgsm",
+    "get_attack",
+    "mi_fgsm",
+    "norms",
+    "objectives",
+    "pgd",
+    "r_fgsm",
+]
 
 
 class Attack(NamedTuple):
@@ -45,21 +56,32 @@ def get_attack(name: str) -> Attack:
     return ATTACKS[name]
 
 
-def _single_step(norm: str) -> Callable[..., AttackResult]:
-    def run(apply, variables, images, labels, *, key=None, **options):
+def _without_key(attack: Callable[..., AttackResult], **fixed) -> Callable[..., AttackResult]:
+    def run(*arguments, key=None, **options):
         del key
-        return gradient.fgsm(apply, variables, images, labels, norm=norm, **options)
+        return attack(*arguments, **fixed, **options)
 
     return run
 
 
 _GOODFELLOW = "Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015"
+_DONG = "Dong et al., Boosting Adversarial Attacks with Momentum, 2018"
 _KURAKIN = "Kurakin et al., Adversarial Examples in the Physical World, 2017"
 _MADRY = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018"
+_TRAMER = "Tramer et al., Ensemble Adversarial Training: Attacks and Defenses, 2018"
 
 ATTACKS: dict[str, Attack] = {
-    "fgsm": Attack(_single_step("linf"), "linf", False, False, "one signed gradient step", _GOODFELLOW),
-    "fgsm_l2": Attack(_single_step("l2"), "l2", False, False, "one normalised gradient step", _GOODFELLOW),
+    "fgsm": Attack(_without_key(fgsm, norm="linf"), "linf", False, False, "one signed gradient step", _GOODFELLOW),
+    "fgsm_l2": Attack(_without_key(fgsm, norm="l2"), "l2", False, False, "one normalised gradient step", _GOODFELLOW),
+    "r_fgsm": Attack(r_fgsm, "linf", True, False, "half a random signed step, half a gradient step", _TRAMER),
+    "mi_fgsm": Attack(
+        _without_key(mi_fgsm, norm="linf"),
+        "linf", False, True, "signed steps along the momentum of gradients", _DONG,
+    ),
+    "mi_fgsm_l2": Attack(
+        _without_key(mi_fgsm, norm="l2"),
+        "l2", False, True, "normalised steps along the momentum of gradients", _DONG,
+    ),
     "bim": Attack(
         functools.partial(pgd, norm="linf", random_start=False),
         "linf", False, True, "signed gradient steps from the clean image", _KURAKIN,

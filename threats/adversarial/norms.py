@@ -16,6 +16,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+Draw = Callable[[jax.Array, jax.Array, float | jax.Array], jax.Array]
+
 
 class Norm(NamedTuple):
     """The geometry of one norm. x, centre, gradient: [b, ...]; epsilon: scalar or [b]; box: [0, 1].
@@ -31,7 +33,7 @@ class Norm(NamedTuple):
 
     length: Callable[[jax.Array], jax.Array]
     project: Callable[..., jax.Array]
-    random_point: Callable[..., jax.Array]
+    random_point: Draw
     steepest: Callable[[jax.Array], jax.Array]
 
 
@@ -61,6 +63,22 @@ def per_image(value: float | jax.Array, images: jax.Array, *, name: str = "epsil
     if value.shape not in ((), (count,)):
         raise ValueError(f"{name} must be a scalar or of shape ({count},), one per image, got {value.shape}")
     return jnp.broadcast_to(value, (count,)).reshape((count,) + (1,) * (images.ndim - 1))
+
+
+def mean_scaled(gradient: jax.Array) -> jax.Array:
+    """gradient / mean |gradient| of each image, [b, ...]: zero where it is zero, and a NaN entry counts as zero."""
+    scaled = _largest_scaled(_numbers(gradient))
+    mean = per_image(jnp.mean(jnp.abs(scaled), axis=_axes(scaled)), scaled)
+    return scaled / jnp.where(mean > 0, mean, 1.0)
+
+
+def random_signs(key: jax.Array, x: jax.Array) -> jax.Array:
+    """[b, ...] of -1 and 1, evenly drawn; row i depends on the key and on i only."""
+
+    def draw(row_key, row):
+        return jax.random.rademacher(row_key, row.shape, row.dtype)
+
+    return jax.vmap(draw)(_row_keys(key, x), x)
 
 
 def _linf_length(d: jax.Array) -> jax.Array:
@@ -109,14 +127,17 @@ def _l2_random_point(key: jax.Array, centre: jax.Array, epsilon: float | jax.Arr
 
 
 def _l2_steepest(gradient: jax.Array) -> jax.Array:
-    gradient = _numbers(gradient)
-    # Dividing by the largest entry first keeps the squares of a confident model's gradients (1e-25 and less) from
-    # vanishing, and those of an exploding one from overflowing.
+    # Scaled first: the squares of a confident model's gradients (1e-25 and less) vanish, of an exploding one overflow.
+    scaled = _largest_scaled(_numbers(gradient))
+    length = per_image(_l2_length(scaled), scaled)
+    return scaled / jnp.where(length > 0, length, 1.0)
+
+
+def _largest_scaled(gradient: jax.Array) -> jax.Array:
+    """Each image's gradient divided by its largest entry; zero where that is too small to divide by."""
     largest = per_image(_linf_length(gradient), gradient)
     moving = largest >= jnp.finfo(gradient.dtype).tiny
-    scaled = jnp.where(moving, gradient / jnp.where(moving, largest, 1.0), 0.0)
-    length = per_image(_l2_length(scaled), scaled)
-    return scaled / jnp.where(moving, length, 1.0)
+    return jnp.where(moving, gradient / jnp.where(moving, largest, 1.0), 0.0)
 
 
 def _axes(x: jax.Array) -> tuple[int, ...]:

@@ -78,6 +78,20 @@ def test_l2_direction_survives_tiny_and_huge_gradients(scale):
     np.testing.assert_allclose(direction, [[0.6, -0.8]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_gradients_scaled_by_their_mean(scale):
+    gradient = jnp.array([[3.0, -1.0], [0.0, 0.0], [jnp.nan, -2.0]]) * scale
+    np.testing.assert_allclose(norms.mean_scaled(gradient), [[1.5, -0.5], [0, 0], [0, -2]], rtol=1e-6)
+
+
+def test_random_signs_are_even_and_a_row_draws_its_own():
+    signs = np.asarray(norms.random_signs(jax.random.key(0), jnp.zeros((400, 3, 2))))
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    assert abs(signs.mean()) < 0.1
+    np.testing.assert_array_equal(signs[:2], norms.random_signs(jax.random.key(0), jnp.ones((2, 3, 2))))
+    assert not np.array_equal(signs[0], signs[1])
+
+
 @every_norm
 def test_nan_and_infinite_gradients_give_finite_directions_in_their_own_row(name):
     gradient = jnp.array([[jnp.nan, jnp.nan], [jnp.nan, 1.0], [jnp.inf, 1.0], [3.0, -4.0]])
