@@ -1,4 +1,4 @@
-"""Occlusion and corruption stages on a model that only adds up pixels: what they compute once, and what they count."""
+"""Image threats' stages on a model that only adds up pixels: what they compute once, count, and call."""
 
 import types
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.settings import config
-from experiments.stages import batched, corruption, measures, occlusion
+from experiments.stages import adversarial, batched, corruption, measures, occlusion
 from mamba_jax import data
-from threats import corruptions, statistics
+from threats import ATTACKS, corruptions, statistics
 
 
 def _apply(variables, images):
@@ -52,6 +52,15 @@ def test_the_salient_orders_take_one_gradient_per_batch(monkeypatch):
     for mode, half in (("salient", pixels[:, 4:]), ("non_salient", pixels[:, :4])):
         expected = np.stack([pixels.mean((1, 2, 3)), half.mean((1, 2, 3)) / 2, np.zeros(6)], axis=1)
         np.testing.assert_allclose(found[mode][..., 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_can_be_asked_for(name):
+    settings = config.AdversarialConfig(attacks=(name,), pgd_steps=3, restarts=2)
+    attack = adversarial._compiled(_apply, name, "multi-class", settings.pgd_steps, settings.restarts)
+    images, labels = jnp.zeros((4, 8, 8, 1)), jnp.zeros(4, jnp.int32)
+    attacked, success = jax.eval_shape(attack, None, images, labels, jax.random.key(0), jnp.float32(0.1))
+    assert (attacked.shape, success.shape) == (images.shape, labels.shape)
 
 
 def test_draws_of_one_image_are_one_observation():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from threats import adversarial, occlusion
-from threats.adversarial import gradient, norms, objectives
+from threats.adversarial import autopgd, gradient, norms, objectives
 
 PLATFORMS = ("tpu", "cuda")
 
@@ -21,12 +21,12 @@ def cnn(variables, images):
     return jnp.tanh(features).mean(axis=(1, 2)) @ variables["dense"]
 
 
-VARIABLES = {"conv": jnp.ones((3, 3, 3, 4)), "dense": jnp.ones((4, 2))}
+VARIABLES = {"conv": jnp.ones((3, 3, 3, 4)), "dense": jnp.ones((4, 5))}
 IMAGES, LABELS = jnp.zeros((2, 8, 8, 3)), jnp.zeros(2, jnp.int32)
 
 
-@pytest.mark.parametrize("name", ["pgd", "pgd_l2"])
-def test_pgd_lowers_for_accelerators(name):
+@pytest.mark.parametrize("name", ["pgd", "pgd_l2", "apgd_t_l2"])
+def test_attacks_lower_for_accelerators(name):
     attack = jax.jit(functools.partial(adversarial.ATTACKS[name].fn, cnn, steps=3, restarts=2))
     exported = jax.export.export(attack, platforms=PLATFORMS)(
         VARIABLES, IMAGES, LABELS, key=jax.random.key(0), epsilon=jnp.float32(0.1)
@@ -47,7 +47,7 @@ def test_occlusion_lowers_for_accelerators():
     assert exported.platforms == PLATFORMS
 
 
-@pytest.mark.parametrize("module", [gradient, norms, objectives, occlusion])
+@pytest.mark.parametrize("module", [autopgd, gradient, norms, objectives, occlusion])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module)
     assert result.failed == 0

@@ -12,7 +12,9 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+from threats import outcomes
 from threats.adversarial import norms, objectives
+from threats.adversarial.autopgd import apgd
 from threats.adversarial.candidates import AttackResult
 from threats.adversarial.gradient import fgsm, mi_fgsm, pgd, r_fgsm
 
@@ -20,6 +22,7 @@ __all__ = [
     "ATTACKS",
     "Attack",
     "AttackResult",
+    "apgd",
     "fgsm",
     "get_attack",
     "mi_fgsm",
@@ -64,8 +67,16 @@ def _without_key(attack: Callable[..., AttackResult], **fixed) -> Callable[..., 
     return run
 
 
-_GOODFELLOW = "Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015"
+def _apgd_dlr(*arguments, task: outcomes.Task = "multi-class", **options) -> AttackResult:
+    return apgd(*arguments, task=task, objective=objectives.dlr(task), **options)
+
+
+_CROCE = (
+    "Croce and Hein, Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free "
+    "Attacks, 2020"
+)
 _DONG = "Dong et al., Boosting Adversarial Attacks with Momentum, 2018"
+_GOODFELLOW = "Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015"
 _KURAKIN = "Kurakin et al., Adversarial Examples in the Physical World, 2017"
 _MADRY = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018"
 _TRAMER = "Tramer et al., Ensemble Adversarial Training: Attacks and Defenses, 2018"
@@ -93,5 +104,29 @@ ATTACKS: dict[str, Attack] = {
     "pgd_l2": Attack(
         functools.partial(pgd, norm="l2"),
         "l2", True, True, "normalised gradient steps from a random start", _MADRY,
+    ),
+    "apgd_ce": Attack(
+        functools.partial(apgd, norm="linf"),
+        "linf", True, True, "signed steps of a size found on the way, up the cross-entropy", _CROCE,
+    ),
+    "apgd_ce_l2": Attack(
+        functools.partial(apgd, norm="l2"),
+        "l2", True, True, "normalised steps of a size found on the way, up the cross-entropy", _CROCE,
+    ),
+    "apgd_dlr": Attack(
+        functools.partial(_apgd_dlr, norm="linf"),
+        "linf", True, True, "signed steps of a size found on the way, up the difference of logits ratio", _CROCE,
+    ),
+    "apgd_dlr_l2": Attack(
+        functools.partial(_apgd_dlr, norm="l2"),
+        "l2", True, True, "normalised steps of a size found on the way, up the difference of logits ratio", _CROCE,
+    ),
+    "apgd_t": Attack(
+        functools.partial(apgd, norm="linf", targets=9),
+        "linf", True, True, "signed steps of a size found on the way, to the nine likeliest wrong classes", _CROCE,
+    ),
+    "apgd_t_l2": Attack(
+        functools.partial(apgd, norm="l2", targets=9),
+        "l2", True, True, "normalised steps of a size found on the way, to the nine likeliest wrong classes", _CROCE,
     ),
 }  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from threats import adversarial, outcomes
+from threats.adversarial import objectives
 
 SIDE, CLASSES, BATCH = 8, 4, 6
 
@@ -63,11 +64,11 @@ def compile_attack(name, task="multi-class", targeted=False):
     return jax.jit(functools.partial(entry.fn, cnn, task=task, targeted=targeted, **options))
 
 
-@functools.partial(jax.jit, static_argnames="task")
-def judge(variables, images, labels, task):
+@functools.partial(jax.jit, static_argnames=("task", "objective"))
+def judge(variables, images, labels, task, objective=objectives.cross_entropy):
     logits = cnn(variables, images)
     return Verdict(
-        outcomes.correct(logits, labels, task), outcomes.loss(logits, labels, task), outcomes.decisions(logits, task)
+        outcomes.correct(logits, labels, task), objective(task)(logits, labels), outcomes.decisions(logits, task)
     )
 
 
@@ -85,5 +86,5 @@ def compiled():
 
 @pytest.fixture(scope="session")
 def verdict():
-    """verdict(variables, images, labels, task) -> Verdict."""
+    """verdict(variables, images, labels, task, objective factory) -> Verdict."""
     return lambda *arguments: jax.tree.map(np.asarray, judge(*arguments))

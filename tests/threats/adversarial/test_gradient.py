@@ -1,4 +1,4 @@
-"""PGD itself: the optimum of linear models, what is kept, what a NaN does, what is refused, what recompiles."""
+"""PGD and its kin: the optimum of linear models, what is kept, what a NaN does, what is refused, what recompiles."""
 
 import functools
 
@@ -30,7 +30,7 @@ def clean_batch(count=3):
     return images, np.arange(count, dtype=np.int32) % 2
 
 
-@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "mi_fgsm"])
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "mi_fgsm", "apgd_ce", "apgd_dlr", "apgd_t"])
 def test_linf_optimum_of_a_linear_model(name):
     images, labels = clean_batch()
     attack = jax.jit(functools.partial(adversarial.ATTACKS[name].fn, linear))
@@ -43,7 +43,15 @@ def test_linf_optimum_of_a_linear_model(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("fgsm_l2", {}), ("mi_fgsm_l2", {}), ("pgd_l2", {"steps": 25, "step_size": 0.2})]
+    ("name", "options"),
+    [
+        ("fgsm_l2", {}),
+        ("mi_fgsm_l2", {}),
+        ("pgd_l2", {"steps": 25, "step_size": 0.2}),
+        ("apgd_ce_l2", {}),
+        ("apgd_dlr_l2", {}),
+        ("apgd_t_l2", {}),
+    ],
 )
 def test_l2_optimum_of_a_linear_model(name, options):
     images, labels = clean_batch()
