@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib import axes, figure
 
-# Okabe and Ito, "Color Universal Design", 2008; marker and colour change together, so that grey prints can be read.
+# Okabe and Ito, "Color Universal Design", 2008; marker and colour change together, so that grey prints can be read,
+# and there is one marker more than colours, so that eight and more curves differ.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 COLOURS = len(_COLOURS)
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _INK, _FAINT = "#222222", "#8a8a8a"
 _SETTINGS = {
     "font.size": 9.5,

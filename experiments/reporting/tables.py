@@ -163,18 +163,23 @@ def words(name: str) -> str:
         "auc": "AUC",
         "ece": "calibration error (ECE)",
         "nonfinite": "non-finite outputs",
-        "fgsm": "FGSM",
-        "pgd": "PGD",
-    }
-    known |= {
         "any_of_linf": "worst of these attacks",
         "any_of_l2": "worst of these attacks",
-        "pgd_l2": "PGD",
-        "fgsm_l2": "FGSM",
+        "fgsm": "FGSM",
+        "r_fgsm": "R+FGSM",
+        "mi_fgsm": "MI-FGSM",
+        "bim": "BIM",
+        "pgd": "PGD",
+        "apgd_ce": "APGD, cross-entropy",
+        "apgd_dlr": "APGD, logit ratio",
+        "apgd_t": "APGD, targeted",
         "square": "Square Attack",
-        "square_l2": "Square Attack",
         "spsa": "SPSA",
         "hop_skip_jump": "HopSkipJump",
-        "hop_skip_jump_l2": "HopSkipJump",
+        "deepfool": "DeepFool",
+        "cw": "Carlini-Wagner",
+        "fab": "FAB",
+        "autoattack": "AutoAttack",
     }
-    return known.get(name, name.replace("_", " "))
+    # Tables are of one norm.
+    return known.get(name) or known.get(name.removesuffix("_l2")) or name.replace("_", " ")

@@ -95,7 +95,7 @@ _IMAGE_THREATS: tuple[Entry, ...] = (
     (flags.DEFINE_list, "epsilons", _ATTACK.epsilons, "L-inf radii in units of 1/255 (8 means 8/255)"),
     (flags.DEFINE_list, "epsilons_l2", _ATTACK.epsilons_l2, "L2 radii over all pixels of an image in [0, 1]"),
     (flags.DEFINE_integer, "pgd_steps", _ATTACK.pgd_steps, "steps of iterated attacks"),
-    (flags.DEFINE_integer, "restarts", _ATTACK.restarts, "random starts of PGD, of which the worst counts"),
+    (flags.DEFINE_integer, "restarts", _ATTACK.restarts, "random starts of iterated attacks; the worst counts"),
     (flags.DEFINE_integer, "attack_images", _ATTACK.images, "test images attacked; 0 for all"),
     (flags.DEFINE_list, "occlusion_modes", _OCCLUSION.modes, f"any of {', '.join(config.OCCLUSION_MODES)}"),
     (flags.DEFINE_list, "information_losses", _OCCLUSION.information_losses, "shares of patches dropped, in [0, 1]"),

@@ -1,4 +1,4 @@
-"""Occlusion and corruption stages on a model that only adds up pixels: what they compute once, and what they count."""
+"""Image threats' stages on a model that only adds up pixels: what they compute once, count, and call."""
 
 import types
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from experiments.settings import config
-from experiments.stages import batched, corruption, measures, occlusion
+from experiments.stages import adversarial, batched, corruption, measures, occlusion
 from experiments.storage import records
 from mamba_jax import data
-from threats import corruptions, statistics
+from threats import ATTACKS, corruptions, statistics
 
 
 def _apply(variables, images):
@@ -62,6 +62,15 @@ def test_the_gallery_shows_the_corruptions_that_cost_most():
     rows = [row(f"c{i}", severity, 90 - severity * i) for i in range(9) for severity in (0, 5)]
     assert corruption._shown(rows, 5) == [f"c{i}" for i in range(3, 9)]
     assert corruption._shown(rows[:6], 5) == ["c0", "c1", "c2"]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_can_be_asked_for(name):
+    settings = config.AdversarialConfig(attacks=(name,), pgd_steps=3, restarts=2)
+    attack = adversarial._compiled(_apply, name, "multi-class", settings.pgd_steps, settings.restarts)
+    images, labels = jnp.zeros((4, 8, 8, 1)), jnp.zeros(4, jnp.int32)
+    attacked, success = jax.eval_shape(attack, None, images, labels, jax.random.key(0), jnp.float32(0.1))
+    assert (attacked.shape, success.shape) == (images.shape, labels.shape)
 
 
 def test_draws_of_one_image_are_one_observation():

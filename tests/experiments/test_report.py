@@ -123,6 +123,8 @@ def test_stages_that_have_not_run_leave_no_heading(finished):
     assert "## Occlusion" in text
 
 
-@pytest.mark.parametrize(("name", "prose"), [("pgd", "PGD"), ("gaussian_noise", "gaussian noise"), ("auc", "AUC")])
+@pytest.mark.parametrize(
+    ("name", "prose"), [("pgd", "PGD"), ("mi_fgsm_l2", "MI-FGSM"), ("gaussian_noise", "gaussian noise"), ("auc", "AUC")]
+)
 def test_names_are_printed_as_prose(name, prose):
     assert tables.words(name) == prose

@@ -10,8 +10,11 @@ import pytest
 
 from threats import adversarial, occlusion
 from threats.adversarial import (
+    autoattack,
+    autopgd,
     carlini_wagner,
     deepfool,
+    draws,
     fab,
     gradient,
     hop_skip_jump,
@@ -33,7 +36,7 @@ def cnn(variables, images):
     return jnp.tanh(features).mean(axis=(1, 2)) @ variables["dense"]
 
 
-VARIABLES = {"conv": jnp.ones((3, 3, 3, 4)), "dense": jnp.ones((4, 2))}
+VARIABLES = {"conv": jnp.ones((3, 3, 3, 4)), "dense": jnp.ones((4, 5))}
 IMAGES, LABELS = jnp.zeros((2, 8, 8, 3)), jnp.zeros(2, jnp.int32)
 
 
@@ -42,6 +45,8 @@ IMAGES, LABELS = jnp.zeros((2, 8, 8, 3)), jnp.zeros(2, jnp.int32)
     [
         ("pgd", {"restarts": 2}),
         ("pgd_l2", {"restarts": 2}),
+        ("apgd_t_l2", {"restarts": 2}),
+        ("autoattack", {"queries": 5}),
         ("deepfool_l2", {}),
         ("cw_l2", {}),
         ("fab", {"restarts": 2}),
@@ -69,7 +74,7 @@ def test_occlusion_lowers_for_accelerators():
     assert exported.platforms == PLATFORMS
 
 
-MODULES = [carlini_wagner, deepfool, fab, gradient, hop_skip_jump, norms, objectives, occlusion]
+MODULES = [autoattack, autopgd, draws, carlini_wagner, deepfool, fab, gradient, hop_skip_jump, norms, objectives, occlusion]
 MODULES += [spsa, square, stochastic, universal]
 
 

@@ -113,10 +113,10 @@ def check_images(images: jax.Array) -> None:
             )
 
 
-def check_sizes(**sizes: float | jax.Array) -> None:
+def check_sizes(**sizes: float | jax.Array | None) -> None:
     """Raises ValueError, naming it, if a size is negative or NaN where its value is known (outside jit)."""
     for name, value in sizes.items():
-        if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
+        if value is not None and not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
             raise ValueError(f"{name} must be 0 or more, got {value}")
 
 

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from threats import outcomes
-from threats.adversarial import candidates, minimal, norms
+from threats.adversarial import candidates, draws, minimal, norms
+from threats.adversarial.candidates import AttackResult
 
 
 def attack(
@@ -100,13 +101,18 @@ def attack(
         start = images
         if restarts > 1:
             radius = jnp.minimum(best.distance, norms.per_image(start_radius, images).reshape(-1)) / 2
-            drawn = ball.random_point(jax.random.fold_in(key, number), images, radius)
+            drawn = ball.random_point(draws.fold(key, number), images, radius)
             start = jnp.where(restart > 0, drawn, images)
         (_, best), _ = jax.lax.scan(lambda *carry: step(*carry, runs[which]), (start, best), length=steps)
         return best, None
 
     known = minimal.clean(images, minimal.fooled(logits, labels, **options))
     return jax.lax.scan(run, known, jnp.arange(len(runs) * restarts))[0]
+
+
+def bounded(*arguments, epsilon: float | jax.Array, **options: Any) -> AttackResult:
+    """`minimal.within` of the attack, with restarts that begin within the radius."""
+    return minimal.within(attack)(*arguments, epsilon=epsilon, start_radius=epsilon, **options)
 
 
 def to_plane(x: jax.Array, normal: jax.Array, rise: jax.Array, *, norm: str) -> jax.Array:

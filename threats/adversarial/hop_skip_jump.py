@@ -22,40 +22,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from threats import outcomes
-from threats.adversarial import candidates, norms, objectives
+from threats.adversarial import candidates, draws, minimal, norms
 
 _BISECTIONS, _STEP_HALVINGS = 24, 40
 
 
-class MinimumResult(NamedTuple):
-    """What an attack found that looks for the smallest perturbation.
-
-    images, success, loss: as in `candidates.AttackResult`; the clean image where nothing was found within epsilon.
-    distance: [b] float32 in the attack's norm; of the closest success found, within epsilon or not. 0 where the
-      clean image is one, inf where none was found.
-    """
-
-    images: jax.Array
-    success: jax.Array
-    loss: jax.Array
-    distance: jax.Array
-
-
 class _Point(NamedTuple):
-    """An image of each row, [b, ...], with what the model made of it."""
+    """An image of each row, [b, ...], and whether the attacker has what it wants there, [b] bool."""
 
     images: jax.Array
-    score: candidates.Score
+    fooled: jax.Array
 
 
-def hop_skip_jump_attack(
+def attack(
     apply: candidates.Apply,
     variables: Any,
     images: jax.Array,
     labels: jax.Array,
     *,
     key: jax.Array,
-    epsilon: float | jax.Array = math.inf,
     steps: int = 50,
     norm: str = "l2",
     samples: int = 100,
@@ -65,20 +50,17 @@ def hop_skip_jump_attack(
     starts: jax.Array | None = None,
     task: outcomes.Task = "multi-class",
     targeted: bool = False,
-    objective: objectives.Objective | None = None,
-) -> MinimumResult:
+) -> minimal.MinimalResult:
     """The closest image the model gets wrong, from decisions alone.
 
     Starts at the first success among the clean image, `starts` and `tries` images of uniform noise. A row without any
-    (a class that noise is taken for, most targets) stays as it is: give it `starts`. `epsilon` changes nothing about
-    the search: a point found farther away is not moved into the ball, where nothing is known of it, but given up for
-    the clean image, and its distance is reported.
+    (a class that noise is taken for, most targets) stays as it is: give it `starts`.
 
     Costs, per image, 1 clean, at most 1 + tries starting points, 24 or fewer decisions for each of steps + 1
     bisections, at most 40 for each step's length, and sum_t samples * sqrt(t) for the directions: 24,000 of these by
     default. They run in groups of samples_at_once for each image of the batch, which bounds the memory; a last group
-    is evaluated in full, though only the published number counts. To be jitted by the caller; epsilon and labels may
-    change without recompiling.
+    is evaluated in full, though only the published number counts. To be jitted by the caller; labels may change without
+    recompiling.
 
     Args:
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
@@ -86,7 +68,6 @@ def hop_skip_jump_attack(
       images: [b, ...] float32 in [0, 1].
       labels: [b] int32, or [b, k] 0/1 in multi-label: what the model should say, or, targeted, should be made to say.
       key: consumed; image i draws from it by its number, each sample anew.
-      epsilon: largest distance that counts as success, in the images' unit; scalar or [b].
       steps: estimated directions, each from the boundary, at least 1.
       norm: a name in `norms.NORMS`; what is made small.
       samples: decisions for the first direction; the t-th takes sqrt(t) times as many.
@@ -96,80 +77,73 @@ def hop_skip_jump_attack(
       starts: [b, ...] in [0, 1]; where the model already gets them wrong, the search starts there.
       task: one of `outcomes.TASKS`.
       targeted: make the model say `labels`.
-      objective: `(logits, labels) -> [b]`, for `loss` of the result only. None: `objectives.cross_entropy(task)`.
 
     Returns:
-      MinimumResult.
+      MinimalResult; distances in `norm`.
 
     Raises:
-      ValueError: if an option is out of its range, or, where their values are known (outside jit), if epsilon is
-        negative or an image leaves [0, 1].
+      ValueError: if an option is out of its range, or, where its value is known (outside jit), an image leaves [0, 1].
 
     Example:
       >>> linear = lambda variables, images: images @ variables
-      >>> attack = jax.jit(functools.partial(hop_skip_jump_attack, linear, steps=5))
+      >>> nearest = jax.jit(functools.partial(attack, linear, steps=5))
       >>> images, labels = jnp.array([[0.6, 0.4], [0.9, 0.1]]), jnp.array([0, 0])
-      >>> attack(jnp.eye(2), images, labels, key=jax.random.key(0), epsilon=0.3).success.tolist()
-      [True, False]
+      >>> nearest(jnp.eye(2), images, labels, key=jax.random.key(0)).distance.round(2).tolist()
+      [0.14, 0.57]
     """
-    _check(images, epsilon, steps, samples, max_samples, samples_at_once, tries, starts, key)
+    _check(images, steps, samples, max_samples, samples_at_once, tries, starts, key)
     ball = norms.get_norm(norm)
-    judge = functools.partial(candidates.judge, objective or objectives.cross_entropy(task), task, targeted)
-    start_key, sample_key = jax.random.split(key)
+    start_key, sample_key = draws.fold(key, 0), draws.fold(key, 1)
 
     def look(x):
         copies = x.shape[0] // images.shape[0]
-        return _Point(x, judge(apply(variables, x), jnp.tile(labels, (copies,) + (1,) * (labels.ndim - 1))))
+        repeated = jnp.tile(labels, (copies,) + (1,) * (labels.ndim - 1))
+        return _Point(x, minimal.fooled(apply(variables, x), repeated, task=task, targeted=targeted))
 
     counts = np.minimum(samples * np.sqrt(np.arange(1, steps + 1)), max_samples).astype(np.int32)
     walk = functools.partial(_direction, look, at_once=samples_at_once, norm=norm)
-    clean, point = _start(look, start_key, images, starts, tries)
+    point = _start(look, start_key, images, starts, tries)
 
     def hop(t, point):
         distance = ball.length(point.images - images)
         size = images[0].size
         delta = jnp.maximum(jnp.where(t == 0, 0.1, distance / size), 2.0**-22 * math.sqrt(size))
-        gradient = walk(jax.random.fold_in(sample_key, t), point.images, delta, jnp.asarray(counts)[t])
+        gradient = walk(draws.fold(sample_key, t), point.images, delta, jnp.asarray(counts)[t])
         return _jump(look, point, ball.steepest(gradient), distance / jnp.sqrt(t + 1.0).astype(images.dtype))
 
     def step(t, carry):
-        point, best, distance = carry
+        point, best = carry
         point = _bisect(look, point, images, norm)
-        found = ball.length(point.images - images)
-        closer = (point.score.level > 0) & (found < distance)
-        best, distance = _choose(closer, point, best), jnp.where(closer, found, distance)
-        return jax.lax.cond(t < steps, lambda: hop(t, point), lambda: point), best, distance
+        best = minimal.closer(best, *point, ball.length(point.images - images))
+        return jax.lax.cond(t < steps, lambda: hop(t, point), lambda: point), best
 
-    nowhere = jnp.full(images.shape[0], jnp.inf, images.dtype)
-    _, best, distance = jax.lax.fori_loop(0, steps + 1, step, (point, _Point(images, clean), nowhere))
-    best = _choose(distance <= norms.per_image(epsilon, images).reshape(-1), best, _Point(images, clean))
-    return MinimumResult(*candidates.result(candidates.Best(*best), targeted), distance.astype(jnp.float32))
+    # Wrong from the start are those that the clean image, the first candidate, is wrong in.
+    known = minimal.clean(images, point.fooled & jnp.all(point.images == images, axis=tuple(range(1, images.ndim))))
+    return jax.lax.fori_loop(0, steps + 1, step, (point, known))[1]
 
 
-def _start(look, key, images, starts, tries) -> tuple[candidates.Score, _Point]:
-    """The clean images' score, and the first success of the clean image, the given start and noise."""
+def _start(look, key, images, starts, tries) -> _Point:
+    """The first success of the clean image, the given start and noise; the clean image where there is none."""
     given = 1 if starts is None else 2
-    keys = norms._row_keys(key, images)
+    keys = draws.of_rows(key, images)
 
     def candidate(number):
-        draws = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-        x = jax.vmap(lambda one: jax.random.uniform(one, images.shape[1:], images.dtype))(draws)
+        own = draws.fold(keys, number)
+        x = jax.vmap(lambda one: jax.random.uniform(one, images.shape[1:], images.dtype))(own)
         x = x if starts is None else jnp.where(number == 1, starts, x)
         return jnp.where(number == 0, images, x)
 
     def searching(carry):
-        number, _, point = carry
-        return (number < given + tries) & jnp.any(point.score.level <= 0)
+        number, point = carry
+        return (number < given + tries) & ~jnp.all(point.fooled)
 
     def attempt(carry):
-        number, clean, point = carry
+        number, point = carry
         new = look(candidate(number))
-        clean = jax.tree.map(functools.partial(jnp.where, number == 0), new.score, clean)
-        return number + 1, clean, _choose(point.score.level > 0, point, new)
+        return number + 1, _choose(new.fooled & ~point.fooled, new, point)
 
-    nothing = _Point(*candidates.nothing(images))
-    _, clean, point = jax.lax.while_loop(searching, attempt, (jnp.int32(0), nothing.score, nothing))
-    return clean, point
+    nothing = _Point(images, jnp.zeros(images.shape[0], bool))
+    return jax.lax.while_loop(searching, attempt, (jnp.int32(0), nothing))[1]
 
 
 def _bisect(look, point: _Point, images: jax.Array, norm: str) -> _Point:
@@ -185,7 +159,7 @@ def _bisect(look, point: _Point, images: jax.Array, norm: str) -> _Point:
         share = norms.per_image(middle, images)
         step = share * offset if norm == "l2" else jnp.clip(offset, -share * length, share * length)
         new = look(jnp.clip(images + step, 0.0, 1.0))
-        hit = new.score.level > 0
+        hit = new.fooled
         return jnp.where(hit, low, middle), jnp.where(hit, middle, high), _choose(hit, new, nearest)
 
     zeros = jnp.zeros(images.shape[0], images.dtype)
@@ -194,12 +168,12 @@ def _bisect(look, point: _Point, images: jax.Array, norm: str) -> _Point:
 
 def _direction(look, key, x: jax.Array, delta: jax.Array, count: jax.Array, *, at_once: int, norm: str) -> jax.Array:
     """Equation 16: which way the share of successes grows, [b, ...], from `count` decisions around each x."""
-    keys = norms._row_keys(key, x)
+    keys = draws.of_rows(key, x)
     draw = jax.random.normal if norm == "l2" else functools.partial(jax.random.uniform, minval=-1.0, maxval=1.0)
     size = norms.per_image(delta, x)[None]
 
     def unit(sample):
-        drawn = jax.vmap(jax.random.fold_in, (0, None))(keys, sample)
+        drawn = draws.fold(keys, sample)
         noise = jax.vmap(lambda one: draw(one, x.shape[1:], x.dtype))(drawn)
         return noise / norms.per_image(norms.NORMS["l2"].length(noise), noise)
 
@@ -209,7 +183,7 @@ def _direction(look, key, x: jax.Array, delta: jax.Array, count: jax.Array, *, a
         tried = jnp.clip(x[None] + size * jax.vmap(unit)(numbers), 0.0, 1.0)
         # The direction after clipping, as in the published code.
         u = (tried - x[None]) / size
-        phi = jnp.where(look(tried.reshape(-1, *x.shape[1:])).score.level > 0, 1.0, -1.0).reshape(at_once, -1)
+        phi = jnp.where(look(tried.reshape(-1, *x.shape[1:])).fooled, 1.0, -1.0).reshape(at_once, -1)
         counted = jnp.broadcast_to((numbers < count)[:, None], phi.shape).astype(x.dtype)
         phi = phi.astype(x.dtype) * counted
 
@@ -236,10 +210,10 @@ def _jump(look, point: _Point, direction: jax.Array, length: jax.Array) -> _Poin
     def attempt(carry):
         number, length, found, open_ = carry
         new = look(jnp.clip(point.images + norms.per_image(length, direction) * direction, 0.0, 1.0))
-        hit = open_ & (new.score.level > 0)
+        hit = open_ & new.fooled
         return number + 1, length / 2, _choose(hit, new, found), open_ & ~hit
 
-    start = (jnp.int32(0), length, point, point.score.level > 0)
+    start = (jnp.int32(0), length, point, point.fooled)
     return jax.lax.while_loop(searching, attempt, start)[2]
 
 
@@ -247,9 +221,8 @@ def _choose(where: jax.Array, yes: _Point, no: _Point) -> _Point:
     return jax.tree.map(lambda a, b: candidates.choose(where, a, b), yes, no)
 
 
-def _check(images, epsilon, steps, samples, max_samples, samples_at_once, tries, starts, key) -> None:
+def _check(images, steps, samples, max_samples, samples_at_once, tries, starts, key) -> None:
     candidates.check_images(images)
-    candidates.check_sizes(epsilon=epsilon)
     least = {"steps": (steps, 1), "samples": (samples, 1), "max_samples": (max_samples, 1)}
     for name, (value, low) in (least | {"samples_at_once": (samples_at_once, 1), "tries": (tries, 0)}).items():
         if value < low:

@@ -16,6 +16,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from threats.adversarial import draws
+
+Draw = Callable[[jax.Array, jax.Array, float | jax.Array], jax.Array]
+
 
 class Norm(NamedTuple):
     """The geometry of one norm. x, centre, gradient: [b, ...]; epsilon: scalar or [b]; box: [0, 1].
@@ -31,7 +35,7 @@ class Norm(NamedTuple):
 
     length: Callable[[jax.Array], jax.Array]
     project: Callable[..., jax.Array]
-    random_point: Callable[..., jax.Array]
+    random_point: Draw
     steepest: Callable[[jax.Array], jax.Array]
 
 
@@ -63,6 +67,13 @@ def per_image(value: float | jax.Array, images: jax.Array, *, name: str = "epsil
     return jnp.broadcast_to(value, (count,)).reshape((count,) + (1,) * (images.ndim - 1))
 
 
+def mean_scaled(gradient: jax.Array) -> jax.Array:
+    """gradient / mean |gradient| of each image, [b, ...]: zero where it is zero, and a NaN entry counts as zero."""
+    scaled = _largest_scaled(_numbers(gradient))
+    mean = per_image(jnp.mean(jnp.abs(scaled), axis=_axes(scaled)), scaled)
+    return scaled / jnp.where(mean > 0, mean, 1.0)
+
+
 def _linf_length(d: jax.Array) -> jax.Array:
     return jnp.max(jnp.abs(d), axis=_axes(d))
 
@@ -76,7 +87,7 @@ def _linf_random_point(key: jax.Array, centre: jax.Array, epsilon: float | jax.A
     def draw(row_key, row):
         return jax.random.uniform(row_key, row.shape, row.dtype, minval=-1.0, maxval=1.0)
 
-    offset = jax.vmap(draw)(_row_keys(key, centre), centre)
+    offset = jax.vmap(draw)(draws.of_rows(key, centre), centre)
     return _linf_project(centre + per_image(epsilon, centre) * offset, centre, epsilon)
 
 
@@ -104,19 +115,22 @@ def _l2_random_point(key: jax.Array, centre: jax.Array, epsilon: float | jax.Arr
         point = jax.random.normal(row_key, (row.size + 2,), row.dtype)
         return (point / jnp.sqrt(jnp.sum(jnp.square(point))))[: row.size].reshape(row.shape)
 
-    offset = jax.vmap(draw)(_row_keys(key, centre), centre)
+    offset = jax.vmap(draw)(draws.of_rows(key, centre), centre)
     return _l2_project(centre + per_image(epsilon, centre) * offset, centre, epsilon)
 
 
 def _l2_steepest(gradient: jax.Array) -> jax.Array:
-    gradient = _numbers(gradient)
-    # Dividing by the largest entry first keeps the squares of a confident model's gradients (1e-25 and less) from
-    # vanishing, and those of an exploding one from overflowing.
+    # Scaled first: the squares of a confident model's gradients (1e-25 and less) vanish, of an exploding one overflow.
+    scaled = _largest_scaled(_numbers(gradient))
+    length = per_image(_l2_length(scaled), scaled)
+    return scaled / jnp.where(length > 0, length, 1.0)
+
+
+def _largest_scaled(gradient: jax.Array) -> jax.Array:
+    """Each image's gradient divided by its largest entry; zero where that is too small to divide by."""
     largest = per_image(_linf_length(gradient), gradient)
     moving = largest >= jnp.finfo(gradient.dtype).tiny
-    scaled = jnp.where(moving, gradient / jnp.where(moving, largest, 1.0), 0.0)
-    length = per_image(_l2_length(scaled), scaled)
-    return scaled / jnp.where(moving, length, 1.0)
+    return jnp.where(moving, gradient / jnp.where(moving, largest, 1.0), 0.0)
 
 
 def _axes(x: jax.Array) -> tuple[int, ...]:
@@ -131,10 +145,6 @@ def _numbers(gradient: jax.Array) -> jax.Array:
     # An eighth of the largest float, whose reciprocal is still a normal number: divisions may be compiled to products.
     largest = float(jnp.finfo(gradient.dtype).max) / 8
     return jnp.clip(jnp.where(jnp.isnan(gradient), 0.0, gradient), -largest, largest)
-
-
-def _row_keys(key: jax.Array, x: jax.Array) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(x.shape[0]))
 
 
 NORMS: dict[str, Norm] = {

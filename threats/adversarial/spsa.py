@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from threats import outcomes
-from threats.adversarial import candidates, norms, objectives
+from threats.adversarial import candidates, draws, norms, objectives
 
 UPDATES = ("adam", "sign")
 
@@ -89,7 +89,7 @@ def spsa_attack(
         step = norms.per_image(step_size, images, name="step_size")
     judge = functools.partial(candidates.judge, objective or objectives.margin(task), task, targeted)
     ball = norms.get_norm("linf")
-    start_key, sample_key = jax.random.split(key)
+    start_key, sample_key = draws.fold(key, 0), draws.fold(key, 1)
 
     def value(x):
         copies = x.shape[0] // images.shape[0]
@@ -97,14 +97,14 @@ def spsa_attack(
 
     def ascend(number, x, moments):
         gradient = estimate_gradient(
-            value, jax.random.fold_in(sample_key, number), x,
+            value, draws.fold(sample_key, number), x,
             delta=delta, samples=samples, samples_at_once=samples_at_once,
         )  # fmt: skip
         direction, moments = _adam(gradient, moments) if update == "adam" else (jnp.sign(gradient), moments)
         return ball.project(x + step * direction, images, epsilon), moments
 
     def start(restart):
-        x = ball.random_point(jax.random.fold_in(start_key, restart), images, epsilon)
+        x = ball.random_point(draws.fold(start_key, restart), images, epsilon)
         return x, _no_moments(x)
 
     def running(carry):
@@ -158,10 +158,10 @@ def estimate_gradient(
     """
     count, at_once = x.shape[0], min(samples_at_once, samples)
     delta = norms.per_image(delta, x, name="delta")
-    keys = norms._row_keys(key, x)
+    keys = draws.of_rows(key, x)
 
     def signs(sample):
-        drawn = jax.vmap(jax.random.fold_in, (0, None))(keys, sample)
+        drawn = draws.fold(keys, sample)
         return jax.vmap(lambda one: jax.random.rademacher(one, x.shape[1:], x.dtype))(drawn)
 
     def group(total, first):

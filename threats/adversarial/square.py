@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from threats import outcomes
-from threats.adversarial import candidates, norms, objectives
+from threats.adversarial import candidates, draws, norms, objectives
 
 # The iterations, of 10,000, after which p is halved (section 4.1 and the published code).
 _HALVINGS = np.array([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000])
@@ -108,19 +108,19 @@ def square_attack(
     start, propose = {"linf": (_stripes, _square), "l2": (_bumps, _move_mass)}[norm]
     plan = schedule(queries, *images.shape[1:3], norm=norm, p_init=p_init)
     judge = functools.partial(candidates.judge, objective or objectives.margin(task), task, targeted)
-    keys = norms._row_keys(key, images)
+    keys = draws.of_rows(key, images)
     radius = norms.per_image(epsilon, images)
 
     def tried(query, current):
         """Query 0 is the clean image, 1 the initial pattern, the others are squares."""
-        draws = jax.vmap(jax.random.fold_in, (0, None))(keys, query)
+        own = draws.fold(keys, query)
         side = jnp.asarray(plan.sides)[jnp.sum(query - 2 >= plan.changes)]
         x = jax.lax.switch(
             jnp.minimum(query, 2),
             (
                 lambda: images,
-                lambda: jax.vmap(start)(draws, images, radius),
-                lambda: jax.vmap(propose, (0, 0, 0, 0, None))(draws, images, current, radius, side),
+                lambda: jax.vmap(start)(own, images, radius),
+                lambda: jax.vmap(propose, (0, 0, 0, 0, None))(own, images, current, radius, side),
             ),
         )
         return ball.project(x, images, epsilon)

@@ -22,6 +22,8 @@ BUDGETS = {
     "hop_skip_jump_l2": {"steps": 3, "samples": 20, "tries": 5},
     # What "steps" alone would leave unconverged, or without a draw.
     "cw_l2": {"steps": 30, "searches": 2, "learning_rate": 0.05, "initial_c": 1.0},
+    "autoattack": {"steps": 5, "queries": 30, "images_at_once": 4},
+    "autoattack_l2": {"steps": 5, "queries": 30, "images_at_once": 4},
     "fab": {"restarts": 2},
     "fab_l2": {"restarts": 2},
 }
@@ -107,11 +109,11 @@ def mlp(variables, images, xp=jnp):
     return xp.tanh(flat @ variables[0]) @ variables[1]
 
 
-@functools.partial(jax.jit, static_argnames="task")
-def judge(variables, images, labels, task):
+@functools.partial(jax.jit, static_argnames=("task", "objective"))
+def judge(variables, images, labels, task, objective=objectives.cross_entropy):
     logits = cnn(variables, images)
     return Verdict(
-        outcomes.correct(logits, labels, task), outcomes.loss(logits, labels, task), outcomes.decisions(logits, task)
+        outcomes.correct(logits, labels, task), objective(task)(logits, labels), outcomes.decisions(logits, task)
     )
 
 
@@ -135,5 +137,5 @@ def compiled():
 
 @pytest.fixture(scope="session")
 def verdict():
-    """verdict(variables, images, labels, task) -> Verdict."""
+    """verdict(variables, images, labels, task, objective factory) -> Verdict."""
     return lambda *arguments: jax.tree.map(np.asarray, judge(*arguments))

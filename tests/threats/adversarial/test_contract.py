@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 
 from threats import adversarial, outcomes
+from threats.adversarial import objectives
 
 RADIUS = {"linf": 0.06, "l2": 0.8}
 # Their draws show only where a restart finds something closer.
 KEEPS_THE_CLOSEST = ("fab", "fab_l2")
+# The loss that an attack reports is that of its own objective: the cross-entropy unless it is named here.
+OBJECTIVE = {"apgd_dlr": objectives.dlr, "apgd_dlr_l2": objectives.dlr}
 every_attack = pytest.mark.parametrize("name", adversarial.ATTACKS)
 
 
@@ -27,11 +30,13 @@ def run(compiled, p, name, *, task="multi-class", epsilon=None, seed=0):
     return jax.tree.map(np.asarray, result)
 
 
-# Tasks and norms are separate choices: every task is walked with one attack, every attack with one task.
+# Tasks and norms are separate choices: every task is walked with one attack, every attack with one task. Those whose
+# objective has no published form in some tasks are walked with these too.
 @pytest.mark.parametrize(
     ("name", "task"),
     [(name, "multi-class") for name in adversarial.ATTACKS]
-    + [(name, task) for name in ("bim", "square") for task in outcomes.TASKS[1:]],
+    + [(name, task) for name in ("bim", "square") for task in outcomes.TASKS[1:]]
+    + [(name, task) for name in ("apgd_dlr", "apgd_t") for task in ("binary", "multi-label")],
 )
 def test_stays_in_ball_and_box_and_never_helps_the_model(compiled, problem, verdict, name, task):
     p = problem(task)
@@ -40,8 +45,9 @@ def test_stays_in_ball_and_box_and_never_helps_the_model(compiled, problem, verd
     assert result.images.max() <= 1.0
     assert np.all(lengths(name, result.images - p.images) <= radius(name) + 1e-6)
 
-    clean = verdict(p.variables, p.images, p.labels, task)
-    attacked = verdict(p.variables, result.images, p.labels, task)
+    objective = OBJECTIVE.get(name, objectives.cross_entropy)
+    clean = verdict(p.variables, p.images, p.labels, task, objective)
+    attacked = verdict(p.variables, result.images, p.labels, task, objective)
     np.testing.assert_array_equal(result.success, ~attacked.correct)
     np.testing.assert_allclose(result.loss, attacked.loss, rtol=1e-5)
     assert np.all(result.success | clean.correct)
@@ -102,7 +108,15 @@ def test_a_model_that_always_says_nan_is_never_robust(compiled, problem, name):
     assert np.isnan(result.loss).all()
 
 
-@pytest.mark.parametrize(("name", "task"), [("bim", "binary"), ("bim", "multi-label"), ("pgd_l2", "multi-class")])
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("bim", "binary"),
+        ("bim", "multi-label"),
+        ("pgd_l2", "multi-class"),
+        ("apgd_dlr", "multi-class"),
+    ],
+)
 def test_targeted_reaches_the_target(compiled, problem, verdict, name, task):
     p = problem(task)
     attack = compiled(name, task, True)

@@ -40,6 +40,11 @@ def test_fgsm(problem, norm):
     compare(ours, theirs, p, norm)
 
 
+def wanted(p, targeted):
+    labels = jnp.asarray(p.targets if targeted else p.labels)
+    return foolbox.criteria.TargetedMisclassification(labels) if targeted else labels
+
+
 @pytest.mark.parametrize(
     ("norm", "attack_name", "targeted"),
     [
@@ -52,10 +57,7 @@ def test_fgsm(problem, norm):
 def test_pgd(problem, norm, attack_name, targeted):
     p = problem()
     attack = getattr(foolbox.attacks, attack_name)(abs_stepsize=STEP_SIZE[norm], steps=STEPS, random_start=False)
-    criterion = (
-        foolbox.criteria.TargetedMisclassification(jnp.asarray(p.targets)) if targeted else jnp.asarray(p.labels)
-    )
-    theirs = foolbox_images(attack, p, criterion, EPSILON[norm])
+    theirs = foolbox_images(attack, p, wanted(p, targeted), EPSILON[norm])
     ours = jax.jit(
         functools.partial(
             adversarial.pgd, p.apply, key=None, random_start=False, keep="last", norm=norm,
@@ -103,3 +105,24 @@ def test_carlini_wagner(problem, targeted, confidence):
     assert bool(ours.success.all())
     np.testing.assert_allclose(ours.images, theirs, atol=1e-5, rtol=0)
     np.testing.assert_allclose(ours.distance, norms.NORMS["l2"].length(theirs - p.images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_mi_fgsm(problem, norm, targeted):
+    """Foolbox's loop with the paper's momentum: of itself foolbox accumulates s(gradient), not gradient / mean."""
+    names = {"linf": "LinfMomentumIterativeFastGradientMethod", "l2": "L2MomentumIterativeFastGradientMethod"}
+
+    class Published(getattr(foolbox.attacks.mi_fgsm, names[norm])):
+        def normalize(self, gradients, *, x, bounds):
+            return gradients / gradients.abs().mean(axis=(1, 2, 3), keepdims=True)
+
+    p = problem()
+    attack = Published(momentum=1.0, abs_stepsize=STEP_SIZE[norm], steps=STEPS)
+    theirs = foolbox_images(attack, p, wanted(p, targeted), EPSILON[norm])
+    options = {"norm": norm, "keep": "last", "steps": STEPS, "step_size": STEP_SIZE[norm], "targeted": targeted}
+    attack = jax.jit(functools.partial(adversarial.mi_fgsm, p.apply, **options))
+    labels = p.targets if targeted else p.labels
+    compare(attack(p.variables, p.images, labels, epsilon=EPSILON[norm]), theirs, p, norm)
+    plain = jax.jit(functools.partial(attack, decay=0.0))(p.variables, p.images, labels, epsilon=EPSILON[norm])
+    assert not np.allclose(plain.images, theirs, atol=1e-4), "the comparison must be of what momentum changes"

@@ -1,4 +1,4 @@
-"""PGD itself: the optimum of linear models, what is kept, what a NaN does, what is refused, what recompiles."""
+"""PGD and its kin: the optimum of linear models, what is kept, what a NaN does, what is refused, what recompiles."""
 
 import functools
 
@@ -30,7 +30,7 @@ def clean_batch(count=3):
     return images, np.arange(count, dtype=np.int32) % 2
 
 
-@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd"])
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "mi_fgsm", "apgd_ce", "apgd_dlr", "apgd_t"])
 def test_linf_optimum_of_a_linear_model(name):
     images, labels = clean_batch()
     attack = jax.jit(functools.partial(adversarial.ATTACKS[name].fn, linear))
@@ -42,13 +42,35 @@ def test_linf_optimum_of_a_linear_model(name):
         np.testing.assert_allclose(found.images[:, used], optimum[:, used], atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "options"), [("fgsm_l2", {}), ("pgd_l2", {"steps": 25, "step_size": 0.2})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fgsm_l2", {}),
+        ("mi_fgsm_l2", {}),
+        ("pgd_l2", {"steps": 25, "step_size": 0.2}),
+        ("apgd_ce_l2", {}),
+        ("apgd_dlr_l2", {}),
+        ("apgd_t_l2", {}),
+    ],
+)
 def test_l2_optimum_of_a_linear_model(name, options):
     images, labels = clean_batch()
     attack = jax.jit(functools.partial(adversarial.ATTACKS[name].fn, linear, **options))
     found = attack(WEIGHTS, images, labels, key=jax.random.key(1), epsilon=0.2)
     sides = np.where(labels == 0, 1.0, -1.0)[:, None]
     np.testing.assert_allclose(found.images, images + 0.2 * sides * WEIGHTS / np.linalg.norm(WEIGHTS), atol=1e-4)
+
+
+def test_r_fgsm_is_half_a_random_step_and_half_a_gradient_step_from_there():
+    images, labels = clean_batch(50)
+    found = adversarial.r_fgsm(wavy, WEIGHTS, images, labels, key=jax.random.key(3), epsilon=0.1, keep="last")
+    sides = np.where(labels == 0, 1.0, -1.0)[:, None]
+    explained = np.zeros((50, 4), bool)
+    for sign in (-0.05, 0.05):
+        corner = np.clip(images + sign, 0.0, 1.0)
+        step = 0.05 * sides * np.sign(np.cos(40.0 * corner) * WEIGHTS)
+        explained |= np.isclose(found.images, np.clip(corner + step, 0.0, 1.0), atol=1e-6)[:, :4]
+    assert explained.all(), "each used pixel comes from one of its two corners"
 
 
 def test_a_success_is_kept_though_later_steps_lose_it():
@@ -175,6 +197,7 @@ def test_maps_over_epsilons():
         ({"epsilon": -0.1}, "epsilon must be 0 or more, got -0.1"),
         ({"epsilon": float("nan")}, "epsilon must be 0 or more, got nan"),
         ({"step_size": -0.1}, "step_size must be 0 or more, got -0.1"),
+        ({"decay": -1.0}, "decay must be 0 or more, got -1.0"),
         ({"epsilon": np.ones(2)}, r"epsilon must be a scalar or of shape \(3,\)"),
         ({"key": None}, "key must be a jax.random.key with random_start=True, got None"),
         ({"random_start": False, "restarts": 2}, "restarts must be 1 without random_start"),

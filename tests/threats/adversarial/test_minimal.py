@@ -19,7 +19,7 @@ ATTACKS = {
     "fab": (functools.partial(fab.attack, steps=20), "linf", 1.006, 1e-6),
     "fab_l2": (functools.partial(fab.attack, steps=20, norm="l2"), "l2", 1.006, 1e-6),
     "deepfool_l2": (functools.partial(deepfool.attack, norm="l2"), "l2", 1.02, 1.1e-4),
-    "deepfool_linf": (functools.partial(deepfool.attack, norm="linf"), "linf", 1.02, 1.1e-4),
+    "deepfool": (functools.partial(deepfool.attack, norm="linf"), "linf", 1.02, 1.1e-4),
 }
 every_attack = pytest.mark.parametrize("name", ATTACKS)
 
@@ -75,7 +75,7 @@ def test_optimum_of_a_linear_model(name, task):
     assert np.all(found.distance <= (likeliest if name == "cw_l2" else nearest) * factor + extra)
 
 
-TARGETED = [(name, "multi-class") for name in ATTACKS] + [("cw_l2", "multi-label"), ("deepfool_linf", "multi-label")]
+TARGETED = [(name, "multi-class") for name in ATTACKS] + [("cw_l2", "multi-label"), ("deepfool", "multi-label")]
 
 
 @pytest.mark.parametrize(("name", "task"), TARGETED)
@@ -148,7 +148,7 @@ def test_labels_and_weights_do_not_recompile_and_a_flat_image_will_do(name):
 def test_linearised_boundaries_survive_tiny_and_huge_gradients(scale):
     weights, images = linear_problem(3)
     labels = np.array(outcomes.decisions(linear(weights, images), "multi-class"))
-    for name in ("deepfool_l2", "deepfool_linf", "fab", "fab_l2"):
+    for name in ("deepfool_l2", "deepfool", "fab", "fab_l2"):
         found = compiled(name)(np.float32(scale) * weights, images, labels, key=KEY)
         np.testing.assert_allclose(found.images, compiled(name)(weights, images, labels, key=KEY).images, atol=1e-5)
 

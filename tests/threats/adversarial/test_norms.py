@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from threats.adversarial import norms
+from threats.adversarial import draws, norms
 
 
 def draw(name, key, centre, epsilon):
@@ -76,6 +76,20 @@ def test_steepest_directions():
 def test_l2_direction_survives_tiny_and_huge_gradients(scale):
     direction = norms.NORMS["l2"].steepest(jnp.array([[3.0, -4.0]]) * scale)
     np.testing.assert_allclose(direction, [[0.6, -0.8]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_gradients_scaled_by_their_mean(scale):
+    gradient = jnp.array([[3.0, -1.0], [0.0, 0.0], [jnp.nan, -2.0]]) * scale
+    np.testing.assert_allclose(norms.mean_scaled(gradient), [[1.5, -0.5], [0, 0], [0, -2]], rtol=1e-6)
+
+
+def test_random_signs_are_even_and_a_row_draws_its_own():
+    signs = np.asarray(draws.signs(jax.random.key(0), jnp.zeros((400, 3, 2))))
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    assert abs(signs.mean()) < 0.1
+    np.testing.assert_array_equal(signs[:2], draws.signs(jax.random.key(0), jnp.ones((2, 3, 2))))
+    assert not np.array_equal(signs[0], signs[1])
 
 
 @every_norm
