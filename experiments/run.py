@@ -182,9 +182,10 @@ def _with_weights(ctx: context.Context, *, before_training: bool) -> context.Con
     """The context with the weights that the next stage is to see."""
     if before_training:
         given = [name for name in stages.STAGES if (folder.finished(ctx.folder, name) or {}).get("trained") is False]
-        # Training comes first, so fault trials that are there before it are of the weights as they were given.
-        if "fault" not in given and any(ctx.folder.fault_parts.glob("*")):
-            given.append("fault, unfinished")
+        # Training comes first, so parts of a stage that are there before it are of the weights as they were given.
+        for name, parts in (("adversarial", ctx.folder.attack_parts), ("fault", ctx.folder.fault_parts)):
+            if name not in given and any(parts.glob("*")):
+                given.append(f"{name}, unfinished")
         if given:
             raise ValueError(
                 f"{ctx.folder.root} holds results of weights as they were given ({', '.join(given)}): "

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments.reporting import campaign_plots, fault_plots, gallery, style
+from experiments.reporting import by_class, campaign_plots, fault_plots, gallery, style
 from experiments.storage import records
 from threats import corruptions
 
@@ -129,6 +129,7 @@ def _curves(axis, rows: pd.DataFrame, majority: float | None) -> None:
 FIGURES: dict[str, Callable[[Material], object]] = {
     "training": training,
     "adversarial": adversarial,
+    "confusion": lambda material: by_class.confusion(material.rows),
     "occlusion": occlusion,
     "corruption": corruption,
     "fault_losses": lambda material: fault_plots.losses(material.faults),

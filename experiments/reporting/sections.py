@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from experiments.reporting import campaign_plots, tables
+from experiments.reporting import by_class, campaign_plots, tables
 from experiments.storage import records
 
 # As many corruptions as the brief names.
@@ -96,6 +96,13 @@ def _adversarial(rows: pd.DataFrame, figures: Figures) -> str:
                 "Success rate among the images that were right before:",
                 tables.grid(part, metric="success_rate", strengths=strengths),
             ]
+        if len(records.select(part, metric="ece")):
+            parts += ["Calibration error (ECE):", tables.grid(part, metric="ece", strengths=strengths)]
+        strongest, recall = by_class.recall(rows, norm)
+        if recall:
+            title = f"Right in each class (%), by {strengths}, under {tables.words(strongest)}:"
+            parts += [title, recall]
+    parts.append(_figure(figures, "confusion"))
     return "\n\n".join(parts)
 
 
@@ -119,6 +126,8 @@ def _curve_section(rows, figures, stage: str, title: str, strengths: str) -> str
     ]
     if len(records.select(rows, metric="auc")):
         parts += ["AUC:", tables.grid(rows, metric="auc", strengths=strengths)]
+    if len(records.select(rows, metric="ece")):
+        parts += ["Calibration error (ECE):", tables.grid(rows, metric="ece", strengths=strengths)]
     return "\n\n".join(parts)
 
 

@@ -21,6 +21,7 @@ _SHARES = (
     "clean_accuracy",
     "sdc_trial",
     "due_trial",
+    "recall",
 )
 
 

@@ -4,6 +4,8 @@ An image counts as robust if no attack of its norm succeeds: `any_of_linf` is th
 `unmoved` is the share of images, among those that were right, for which an attack found nothing worse than the clean
 image: where it is not near zero, gradients vanish and the attack says little. (Attacks that look for the smallest
 perturbation also give the clean image back where they found none within the radius.)
+
+What becomes of the images is kept in a file for each attack and radius, so that a stage that was killed goes on there.
 """
 
 import functools
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.stages import context, measures, pictures
-from experiments.storage import records
+from experiments.storage import kept, records
 from mamba_jax import data
 from threats import adversarial, outcomes, statistics
 
@@ -25,7 +27,10 @@ CONTROL = "uniform_noise"
 
 
 class Outcome(NamedTuple):
-    """Of an attack on n images: logits [n, k], success [n] bool, unmoved [n] bool where it returned the clean image."""
+    """Of an attack on n images, what is kept in `attack_parts`: one row per image, in the order of the run's images.
+
+    logits: [n, k]. success: [n] bool. unmoved: [n] bool, where it returned the clean image.
+    """
 
     logits: np.ndarray
     success: np.ndarray
@@ -55,28 +60,40 @@ def _at_radius(ctx, norm: str, names: list[str], epsilon: float, split: data.Spl
     for name in names:
         result = Outcome(clean, wrong_before, np.zeros(len(split), bool))
         if epsilon > 0:
-            attack = functools.partial(_attacked, ctx, _attack(ctx, norm, name), epsilon * UNITS[norm])
-            key = ctx.key("adversarial", name, norm, round(1000 * epsilon))
-            result = ctx.map(attack, split, key=key, bar=bar)
+            result = _outcome(ctx, norm, name, epsilon, split, bar)
         else:
             bar.update(len(split))
         fooled = fooled | result.success if name != CONTROL else fooled
-        rows += _rows(norm, name, epsilon, ctx.task, result, split.labels, wrong_before)
+        rows += _rows(ctx, norm, name, epsilon, result, split.labels, wrong_before)
     if len(names) > 2:
         robust = statistics.wilson(int((~fooled).sum()), len(fooled))
         rows.append(records.Measurement(norm, f"any_of_{norm}", epsilon, _per_image(ctx.task), robust))
     return rows
 
 
-def _rows(norm, name, epsilon, task, result: Outcome, labels, wrong_before) -> list[records.Measurement]:
-    found = measures.accuracy(result.logits, labels, task)
+def _outcome(ctx, norm: str, name: str, epsilon: float, split: data.Split, bar) -> Outcome:
+    def compute() -> dict[str, np.ndarray]:
+        attack = functools.partial(_attacked, ctx, _attack(ctx, norm, name), epsilon * UNITS[norm])
+        key = ctx.key("adversarial", name, norm, round(1000 * epsilon))
+        return ctx.map(attack, split, key=key, bar=bar)._asdict()
+
+    path, before = ctx.folder.attack_parts / f"{norm}-{name}-{epsilon:g}.npz", bar.n
+    found = Outcome(**kept.arrays(path, compute))
+    bar.update(before + len(split) - bar.n)  # what was there already
+    return found
+
+
+def _rows(ctx, norm, name, epsilon, result: Outcome, labels, wrong_before) -> list[records.Measurement]:
+    found = measures.accuracy(result.logits, labels, ctx.task)
     # What an attack reports of itself is what counts: a tie may be decided otherwise by another program.
-    found[_per_image(task)] = statistics.wilson(int((~result.success).sum()), len(labels))
+    found[_per_image(ctx.task)] = statistics.wilson(int((~result.success).sum()), len(labels))
     right = ~wrong_before
     found["success_rate"] = statistics.wilson(int((result.success & right).sum()), int(right.sum()))
     if name != CONTROL and epsilon > 0:
         found["unmoved"] = statistics.wilson(int((result.unmoved & right).sum()), int(right.sum()))
     found["nonfinite"] = measures.nonfinite(result.logits)
+    found |= measures.whole_set(result.logits, labels, ctx.task, metrics=("ece",), seed=ctx.config.seed)
+    found |= measures.by_class(ctx.decisions(result.logits), labels, ctx.dataset.class_names)
     return [records.Measurement(norm, name, epsilon, metric, interval) for metric, interval in found.items()]
 
 

@@ -57,7 +57,8 @@ def _compiled(name: str, preset: str | None):
 
 def _measure(ctx: context.Context, logits: np.ndarray, labels: np.ndarray) -> dict:
     found = measures.accuracy(logits, labels, ctx.task)
-    found |= measures.whole_set(logits, labels, ctx.task, metrics=("auc",), seed=ctx.config.seed)
+    found |= measures.whole_set(logits, labels, ctx.task, metrics=("auc", "ece"), seed=ctx.config.seed)
+    found |= measures.by_class(ctx.decisions(logits), labels, ctx.dataset.class_names)
     return {**found, "nonfinite": measures.nonfinite(logits)}
 
 

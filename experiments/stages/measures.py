@@ -6,6 +6,7 @@ error, which noise makes larger.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +43,33 @@ def accuracy(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, sta
         return {"accuracy": exact}
     shares = outcomes.accuracy(jnp.asarray(logits), jnp.asarray(labels), task)
     return {"accuracy": of_images(shares), "exact_match": exact}
+
+
+def by_class(decided: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, statistics.Interval]:
+    """`recall/A`, the share of class A that is decided rightly, and `confusion/A > B`, the share decided as B.
+
+    The intervals are Wilson's, over the images of class A. Classes without an image are left out. In multi-label there
+    is no confusion, and recall is the share of images with label A for which it is given.
+
+    Args:
+      decided: [n] classes, or [n, k] labels in multi-label; -1 is neither.
+      labels: [n] or [n, k].
+      names: of the k classes.
+    """
+    found, classes = {}, range(len(names))
+    if labels.ndim == 2:
+        of_class = {a: labels[:, a] == 1 for a in classes}
+        return {
+            f"recall/{names[a]}": _share(decided[:, a] == 1, of_class[a]) for a in classes if of_class[a].any()
+        }
+    for a in (a for a in classes if (labels == a).any()):
+        found[f"recall/{names[a]}"] = _share(decided == a, labels == a)
+        found |= {f"confusion/{names[a]} > {names[b]}": _share(decided == b, labels == a) for b in classes}
+    return found
+
+
+def _share(hits: np.ndarray, among: np.ndarray) -> statistics.Interval:
+    return statistics.wilson(int((hits & among).sum()), int(among.sum()))
 
 
 def nonfinite(logits: np.ndarray) -> statistics.Interval:

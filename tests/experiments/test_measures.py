@@ -51,6 +51,19 @@ def test_right_or_wrong_is_wilsons_and_shares_are_students():
     assert measures.of_images(shares) == statistics.mean(shares, bounds=(0, 1))
 
 
+def test_what_becomes_of_each_class():
+    labels, decided = np.array([0, 0, 0, 2, 2]), np.array([0, 2, -1, 2, 2])
+    found = measures.by_class(decided, labels, ("a", "b", "c"))
+    assert found["recall/a"] == statistics.wilson(1, 3)
+    assert found["recall/c"] == statistics.wilson(2, 2)
+    assert found["confusion/a > c"] == statistics.wilson(1, 3)
+    assert found["confusion/a > b"] == statistics.wilson(0, 3)
+    assert "recall/b" not in found, "no image is of class b"
+    assert len(found) == 2 * (1 + 3)
+    labels, decided = np.array([[1, 0], [1, 0], [0, 0]]), np.array([[1, 1], [0, 0], [1, 0]])
+    assert measures.by_class(decided, labels, ("a", "b")) == {"recall/a": statistics.wilson(1, 2)}
+
+
 def test_in_multi_label_a_share_of_labels_and_every_label_are_two_numbers():
     labels = np.array([[1, 0], [1, 1], [0, 0]], np.int32)
     logits = np.array([[2.0, -1.0], [2.0, -1.0], [1.0, 1.0]], np.float32)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments import report
-from experiments.reporting import plots, sections, tables
+from experiments.reporting import by_class, plots, sections, tables
 from experiments.storage import folder, records
 from threats import corruptions
 
@@ -34,6 +34,18 @@ def test_a_curve_shows_its_values(rows, faults, tmp_path):
     assert set(lines) == {"random", "salient", "most frequent class (55.0 %)"}
     np.testing.assert_allclose(lines["random"].get_xdata(), [0.0, 0.5, 0.9])
     np.testing.assert_allclose(lines["random"].get_ydata(), [80.0, 55.0, 35.0])
+
+
+def test_classes_are_shown_under_the_strongest_attack_where_it_halves_the_accuracy(rows):
+    name, table = by_class.recall(rows["adversarial"], "linf")
+    assert name == "pgd"
+    assert "| a | 100.0 [97.5, 100.0] | 94.7 [89.8, 97.3] |" in table
+    assert by_class.recall(rows["adversarial"], "l2") == ("pgd_l2", "")
+    figure = by_class.confusion(rows["adversarial"])
+    maps = {axis.get_title(loc="left"): axis.get_images()[0].get_array() for axis in figure.axes if axis.get_images()}
+    assert list(maps) == ["Clean images", "PGD, L-inf, epsilon 8/255"], "0.8 / (1 + 1) is not yet less than half"
+    np.testing.assert_allclose(maps["Clean images"], [[100, 0], [10, 90]])
+    np.testing.assert_allclose(maps["PGD, L-inf, epsilon 8/255"], [[20, 80], [10, 90]])
 
 
 def test_many_corruptions_are_drawn_by_kind_and_the_brief_names_the_worst(rows, faults, tmp_path):

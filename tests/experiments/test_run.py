@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,26 @@ def test_a_run_that_is_interrupted_and_killed_ends_with_the_same_rows(whole, cel
     assert all(path.stat().st_mtime_ns == made for path, made in before.items()), "finished stages are kept as they are"
     for name in ("rows.csv", "faults.csv"):
         pd.testing.assert_frame_equal(pd.read_csv(output / name), pd.read_csv(whole[0].root / name))
+
+
+def test_an_attack_that_is_there_is_not_run_again(whole, cells, tmp_path, capsys):
+    output = tmp_path / "run"
+    shutil.copytree(whole[0].root, output)
+    for path in (output / "finished").glob("adversarial.*"):
+        path.unlink()
+    kept, gone = (output / "attack_parts" / f"linf-{name}-2.npz" for name in ("pgd", "uniform_noise"))
+    before = kept.stat().st_mtime_ns
+    gone.unlink()
+    arguments = [*TINY, f"--npz={cells}", f"--output={output}", "--stages=adversarial"]
+    assert run.main(arguments) == 0
+    assert kept.stat().st_mtime_ns == before
+    assert gone.is_file()
+    pd.testing.assert_frame_equal(pd.read_csv(output / "rows.csv"), pd.read_csv(whole[0].root / "rows.csv"))
+
+    (output / "finished" / "adversarial.json").unlink()
+    kept.write_bytes(b"half a file")
+    assert run.main(arguments) == 2
+    assert f"{kept} cannot be read" in capsys.readouterr().err
 
 
 def test_another_configuration_in_the_same_folder_is_refused(whole, cells, refused):
