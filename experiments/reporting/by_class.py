@@ -50,23 +50,25 @@ def confusion(rows: pd.DataFrame):
     figure.colorbar(drawn, ax=axes, label="share of the class (%)", shrink=0.8)
     counts = shown[0][1].drop_duplicates("true")["count"].astype(int)
     first = shown[0][1].iloc[0]
-    images = f"{first.dataset}, {first.model}, {counts.sum():,} test images, {counts.min():,} to {counts.max():,} a class"
+    images = (
+        f"{first.dataset}, {first.model}, {counts.sum():,} test images, {counts.min():,} to {counts.max():,} a class"
+    )
     style.frame_titles(figure, "What a class is taken for", images)
     return figure
 
 
 def _strongest(rows: pd.DataFrame, norm: str) -> tuple[str, pd.DataFrame]:
-    """The attack of that norm that leaves the lowest accuracy at the largest radius, and its rows."""
+    """The attack of that norm that leaves the lowest accuracy at the largest radius, of equals the last, and its rows."""
     rows = records.select(rows, stage="adversarial", threat=norm)
     own = rows[~rows["method"].isin((f"any_of_{norm}", "uniform_noise"))]
-    left = records.select(own, metric="accuracy").sort_values("strength", kind="stable")
+    left = records.select(own, metric="accuracy")[::-1]
     left = left[left["strength"] == left["strength"].max()]
     if left.empty:
         return "", own
     name = left.loc[left["value"].idxmin(), "method"]
     part = records.select(own, method=name)
     pairs = part["metric"].str.removeprefix(_CONFUSION).str.split(_BETWEEN, n=1, expand=True)
-    return name, part.assign(true=pairs[0], decided=pairs[1] if 1 in pairs else None)
+    return name, part.assign(true=pairs[0], decided=pairs.get(1))
 
 
 def _map(axis, cells: pd.DataFrame, *, named: bool):

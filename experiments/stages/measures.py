@@ -59,9 +59,7 @@ def by_class(decided: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> d
     found, classes = {}, range(len(names))
     if labels.ndim == 2:
         of_class = {a: labels[:, a] == 1 for a in classes}
-        return {
-            f"recall/{names[a]}": _share(decided[:, a] == 1, of_class[a]) for a in classes if of_class[a].any()
-        }
+        return {f"recall/{names[a]}": _share(decided[:, a] == 1, of_class[a]) for a in classes if of_class[a].any()}
     for a in (a for a in classes if (labels == a).any()):
         found[f"recall/{names[a]}"] = _share(decided == a, labels == a)
         found |= {f"confusion/{names[a]} > {names[b]}": _share(decided == b, labels == a) for b in classes}

@@ -10,11 +10,11 @@ import pytest
 
 from threats import adversarial, occlusion
 from threats.adversarial import (
-    autoattack,
     autopgd,
     carlini_wagner,
     deepfool,
     draws,
+    ensembles,
     fab,
     gradient,
     hop_skip_jump,
@@ -74,8 +74,8 @@ def test_occlusion_lowers_for_accelerators():
     assert exported.platforms == PLATFORMS
 
 
-MODULES = [autoattack, autopgd, draws, carlini_wagner, deepfool, fab, gradient, hop_skip_jump, norms, objectives, occlusion]
-MODULES += [spsa, square, stochastic, universal]
+MODULES = [autopgd, carlini_wagner, deepfool, draws, ensembles, fab, gradient, hop_skip_jump, norms, objectives]
+MODULES += [occlusion, spsa, square, stochastic, universal]
 
 
 @pytest.mark.parametrize("module", MODULES)

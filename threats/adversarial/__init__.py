@@ -23,9 +23,9 @@ from threats.adversarial import (
     transfer,
     universal,
 )
-from threats.adversarial.autoattack import autoattack
 from threats.adversarial.autopgd import apgd
 from threats.adversarial.candidates import AttackResult
+from threats.adversarial.ensembles import autoattack
 from threats.adversarial.gradient import fgsm, mi_fgsm, pgd, r_fgsm
 from threats.adversarial.minimal import MinimalResult
 from threats.adversarial.spsa import spsa_attack

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from threats import outcomes
-from threats.adversarial import autoattack, carlini_wagner, deepfool, fab, hop_skip_jump, minimal, objectives
+from threats.adversarial import carlini_wagner, deepfool, fab, hop_skip_jump, minimal, objectives
 from threats.adversarial.autopgd import apgd
 from threats.adversarial.candidates import AttackResult
+from threats.adversarial.ensembles import autoattack
 from threats.adversarial.gradient import fgsm, mi_fgsm, pgd, r_fgsm
 from threats.adversarial.spsa import spsa_attack
 from threats.adversarial.square import square_attack
@@ -52,6 +53,9 @@ def _apgd_dlr(*arguments, task: outcomes.Task = "multi-class", **options) -> Att
     return apgd(*arguments, task=task, objective=objectives.dlr(task), **options)
 
 
+_deepfool, _hop_skip_jump = minimal.within(deepfool.attack), minimal.within(hop_skip_jump.attack)
+
+
 def _both(name: str, fn: Callable[..., AttackResult], *rest, **options) -> dict[str, Attack]:
     """The attack in each of its norms."""
     return {
@@ -90,8 +94,8 @@ ATTACKS: dict[str, Attack] = {
     **_both("pgd", pgd, *_DRAWN_STEPS, "steepest steps from a random start", _MADRY),
     **_both("apgd_ce", apgd, *_DRAWN_STEPS, "steps of a size found on the way, up the cross-entropy", _AUTO),
     **_both("apgd_dlr", _apgd_dlr, *_DRAWN_STEPS, "the same up the difference of logits ratio", _AUTO),
-    **_both("apgd_t", apgd, *_DRAWN_STEPS, "the same towards each of the nine likeliest wrong classes", _AUTO, targets=9),
-    **_both("deepfool", minimal.within(deepfool.attack), *_FIXED_STEPS, "steps to the nearest linear boundary", _MOOSAVI),
+    **_both("apgd_t", apgd, *_DRAWN_STEPS, "the same towards the nine likeliest wrong classes", _AUTO, targets=9),
+    **_both("deepfool", _deepfool, *_FIXED_STEPS, "steps to the nearest linear boundary", _MOOSAVI),
     "cw_l2": Attack(
         minimal.within(carlini_wagner.attack),
         "l2", *_FIXED, "Adam on distance and margin, weighed by bisection", _CARLINI,
@@ -99,6 +103,6 @@ ATTACKS: dict[str, Attack] = {
     **_both("fab", fab.bounded, *_DRAWN_STEPS, "along the boundary towards the clean image", _BOUNDARY),
     **_both("square", square_attack, *_DRAWN, "random search with squares, from outputs alone", _ANDRIUSHCHENKO),
     "spsa": Attack(spsa_attack, "linf", *_DRAWN_STEPS, "steps along gradients guessed from outputs alone", _UESATO),
-    **_both("hop_skip_jump", minimal.within(hop_skip_jump.attack), *_DRAWN, "nearest boundary, from decisions alone", _CHEN),
-    **_both("autoattack", autoattack.autoattack, *_DRAWN, "APGD, APGD-T, FAB and Square on what is left", _AUTO),
+    **_both("hop_skip_jump", _hop_skip_jump, *_DRAWN, "nearest boundary, from decisions alone", _CHEN),
+    **_both("autoattack", autoattack, *_DRAWN, "APGD, APGD-T, FAB and Square on what is left", _AUTO),
 }  # fmt: skip

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from threats import adversarial, outcomes
-from threats.adversarial import autoattack, draws, norms
+from threats.adversarial import draws, ensembles, norms
 
-EPSILON = {"linf": 0.04, "l2": 0.5}
+EPSILON = {"linf": 0.01, "l2": 0.12}
 BUDGET = {"steps": 6, "queries": 60}
 
 
 @functools.cache
 def compiled(apply, **options):
-    return jax.jit(functools.partial(autoattack.autoattack, apply, **options))
+    return jax.jit(functools.partial(ensembles.autoattack, apply, **options))
 
 
 def subset(p, count=24):
@@ -29,7 +29,7 @@ def test_an_image_is_robust_if_no_member_alone_breaks_it(trained, norm):
     p, key = subset(trained()), jax.random.key(3)
     found = compiled(p.apply, norm=norm, **BUDGET)(p.variables, p.images, p.labels, key=key, epsilon=EPSILON[norm])
     alone = [~np.asarray(outcomes.correct(p.apply(p.variables, p.images), p.labels, "multi-class"))]
-    for number, member in enumerate(autoattack.standard(norm, **BUDGET)):
+    for number, member in enumerate(ensembles.standard(norm, **BUDGET)):
         keys = draws.of_rows(draws.fold(key, number), p.images)
         attack = jax.jit(functools.partial(member, p.apply))
         alone.append(attack(p.variables, p.images, p.labels, key=keys, epsilon=EPSILON[norm]).success)
@@ -45,8 +45,8 @@ def test_an_image_is_robust_if_no_member_alone_breaks_it(trained, norm):
 def test_groups_change_nothing(trained, size):
     p, key = subset(trained()), jax.random.key(0)
     arguments = (p.variables, p.images, p.labels)
-    one = compiled(p.apply, images_at_once=8, **BUDGET)(*arguments, key=key, epsilon=0.04)
-    other = compiled(p.apply, images_at_once=size, **BUDGET)(*arguments, key=key, epsilon=0.04)
+    one = compiled(p.apply, images_at_once=8, **BUDGET)(*arguments, key=key, epsilon=0.01)
+    other = compiled(p.apply, images_at_once=size, **BUDGET)(*arguments, key=key, epsilon=0.01)
     np.testing.assert_array_equal(one.success, other.success)
     np.testing.assert_allclose(one.images, other.images, atol=1e-6)
 
@@ -70,14 +70,14 @@ def test_what_is_broken_is_not_attacked_again_and_nothing_compiles_anew():
 
     images = np.stack([np.full(12, 0.5), labels / 100], axis=1).astype(np.float32)
     members = [functools.partial(member, 2), functools.partial(member, 3), functools.partial(member, 1)]
-    run = jax.jit(functools.partial(autoattack.ensemble, members, own, None, images_at_once=3))
+    run = jax.jit(functools.partial(ensembles.ensemble, members, own, None, images_at_once=3))
     found = run(images, labels, key=jax.random.key(0), epsilon=0.25)
     jax.effects_barrier()
     assert bool(found.success.all())
     assert sorted(seen[2]) == list(labels)
     assert sorted(seen[3]) == [1, 3, 5, 7, 9, 11]
-    assert sorted(set(seen[1])) == [1, 5, 7, 11]
-    assert len(seen[1]) == 6, "two groups of three, the last filled up"
+    assert set(seen[1]) >= {1, 5, 7, 11}
+    assert len(seen[1]) == 6, "two groups of three, the last filled up with any"
     run(images, labels[::-1], key=jax.random.key(1), epsilon=0.1)
     assert run._cache_size() == 1
 
