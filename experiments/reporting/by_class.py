@@ -58,7 +58,7 @@ def confusion(rows: pd.DataFrame):
 
 
 def _strongest(rows: pd.DataFrame, norm: str) -> tuple[str, pd.DataFrame]:
-    """The attack of that norm that leaves the lowest accuracy at the largest radius, of equals the last, and its rows."""
+    """The attack that leaves the lowest accuracy at the largest radius, of equals the last, and its rows."""
     rows = records.select(rows, stage="adversarial", threat=norm)
     own = rows[~rows["method"].isin((f"any_of_{norm}", "uniform_noise"))]
     left = records.select(own, metric="accuracy")[::-1]

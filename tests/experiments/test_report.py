@@ -42,7 +42,7 @@ def test_classes_are_shown_under_the_strongest_attack_where_it_halves_the_accura
     assert "| a | 100.0 [97.5, 100.0] | 94.7 [89.8, 97.3] |" in table
     assert by_class.recall(rows["adversarial"], "l2") == ("pgd_l2", "")
     figure = by_class.confusion(rows["adversarial"])
-    maps = {axis.get_title(loc="left"): axis.get_images()[0].get_array() for axis in figure.axes if axis.get_images()}
+    maps = {axis.get_title(): axis.get_images()[0].get_array() for axis in figure.axes if axis.get_images()}
     assert list(maps) == ["Clean images", "PGD, L-inf, epsilon 8/255"], "0.8 / (1 + 1) is not yet less than half"
     np.testing.assert_allclose(maps["Clean images"], [[100, 0], [10, 90]])
     np.testing.assert_allclose(maps["PGD, L-inf, epsilon 8/255"], [[20, 80], [10, 90]])
