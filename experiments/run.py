@@ -183,9 +183,12 @@ def _with_weights(ctx: context.Context, *, before_training: bool) -> context.Con
     if before_training:
         given = [name for name in stages.STAGES if (folder.finished(ctx.folder, name) or {}).get("trained") is False]
         # Training comes first, so parts of a stage that are there before it are of the weights as they were given.
-        for name, parts in (("adversarial", ctx.folder.attack_parts), ("fault", ctx.folder.fault_parts)):
-            if name not in given and any(parts.glob("*")):
-                given.append(f"{name}, unfinished")
+        kept = {
+            "adversarial": ctx.folder.attack_parts,
+            "corruption": ctx.folder.corruption_parts,
+            "fault": ctx.folder.fault_parts,
+        }
+        given += [f"{name}, unfinished" for name, parts in kept.items() if name not in given and any(parts.glob("*"))]
         if given:
             raise ValueError(
                 f"{ctx.folder.root} holds results of weights as they were given ({', '.join(given)}): "

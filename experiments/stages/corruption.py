@@ -1,17 +1,24 @@
-"""Corruptions in five severities, with the clean image as severity 0."""
+"""Corruptions in five severities, with the clean image as severity 0.
+
+The outputs are kept in a file for each corruption and severity, so that a stage that was killed goes on there and
+`experiments.corruption_errors` can compare models image by image.
+"""
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.stages import context, measures, pictures
-from experiments.storage import records
+from experiments.storage import folder, kept, records
+from mamba_jax import data
 from threats import corruptions
 
 # More columns would make the gallery's pictures too small to see.
 _COLUMNS = 6
+CLEAN = "clean"
 
 
 def run(ctx: context.Context) -> list[records.Measurement]:
@@ -20,19 +27,36 @@ def run(ctx: context.Context) -> list[records.Measurement]:
     split = ctx.test_images(chosen.images)
     rows = []
     with ctx.bar(len(split) * (1 + len(chosen.corruptions) * len(chosen.severities)), "corruption") as bar:
-        clean = _measure(ctx, ctx.clean_logits(split, bar), split.labels)
+        clean = _measure(ctx, _kept(ctx, CLEAN, 0, split, bar), split.labels)
         for name in chosen.corruptions:
             rows += _rows(name, 0, clean)
             for severity in chosen.severities:
-                key = ctx.key("corruption", name, severity)
-                logits = ctx.logits(_corrupted(ctx, name, severity), split, key=key, bar=bar)
-                rows += _rows(name, severity, _measure(ctx, logits, split.labels))
+                rows += _rows(name, severity, _measure(ctx, _kept(ctx, name, severity, split, bar), split.labels))
     worst = max(chosen.severities)
     columns = {
         f"{name.replace('_', ' ')}\nseverity {worst}": _corrupted(ctx, name, worst) for name in _shown(rows, worst)
     }
     pictures.keep(ctx, "corruption", columns)
     return rows
+
+
+def part(files: folder.RunFolder, name: str, severity: int) -> pathlib.Path:
+    """The file of a corruption and severity: arrays logits [n, k] and labels, in the order of the run's images."""
+    return files.corruption_parts / f"{name}-{severity}.npz"
+
+
+def _kept(ctx: context.Context, name: str, severity: int, split: data.Split, bar) -> np.ndarray:
+    def compute() -> dict[str, np.ndarray]:
+        if name == CLEAN:
+            return {"logits": ctx.clean_logits(split, bar), "labels": split.labels}
+        key = ctx.key("corruption", name, severity)
+        logits = ctx.logits(_corrupted(ctx, name, severity), split, key=key, bar=bar)
+        return {"logits": logits, "labels": split.labels}
+
+    before = bar.n
+    found = kept.arrays(part(ctx.folder, name, severity), compute)
+    bar.update(before + len(split) - bar.n)  # what was there already
+    return found["logits"]
 
 
 def _shown(rows: list[records.Measurement], severity: int) -> list[str]:

@@ -25,6 +25,15 @@ def arrays(path: pathlib.Path, compute: Callable[[], dict[str, np.ndarray]]) -> 
     """
     if not path.is_file():
         folder.write_arrays(path, **compute())
+    return read(path)
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of such a file.
+
+    Raises:
+      ValueError: it cannot be read; the message says what to do.
+    """
     try:
         with np.load(path) as file:
             return dict(file)

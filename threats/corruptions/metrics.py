@@ -127,11 +127,12 @@ def _relative(
     def ratios(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
         found = error(rows, labels)
         mine, other, (mine_clean, other_clean) = found[: len(names)], found[len(names) : -2], found[-2:]
-        with np.errstate(divide="ignore", invalid="ignore"):  # a baseline without an error: the ratio is infinite
-            return (mine - mine_clean) / (other - other_clean)
+        return (mine - mine_clean) / (other - other_clean)
 
     def interval(statistic: Callable[[np.ndarray], float]) -> statistics.Interval:
-        return statistics.bootstrap(lambda rows, labels: statistic(ratios(rows, labels)), rows, labels, **options)
+        # A baseline without an error: the ratio is infinite.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return statistics.bootstrap(lambda rows, labels: statistic(ratios(rows, labels)), rows, labels, **options)
 
     each = {name: interval(lambda found, place=place: found[place]) for place, name in enumerate(names)}
     return CorruptionErrors(interval(np.mean), each)
