@@ -114,7 +114,7 @@ def test_a_model_that_always_says_nan_is_never_robust(compiled, problem, name):
         ("bim", "binary"),
         ("bim", "multi-label"),
         ("pgd_l2", "multi-class"),
-        ("apgd_dlr", "multi-class"),
+        ("apgd_ce", "multi-class"),
     ],
 )
 def test_targeted_reaches_the_target(compiled, problem, verdict, name, task):

@@ -1,0 +1,168 @@
+"""How attacks transfer: images made on each model, tried on all of them, as a matrix of success rates.
+
+    python -m experiments.transfer --dataset=pneumoniamnist --epsilons=2,8 \
+      --weights=zoo:pneumoniamnist/medmamba_n,resnet18.safetensors,vit_ti.safetensors
+
+Each rate is among the test images that both models get right, with Wilson's interval; the diagonal is the white-box
+rate. Exit codes as of `experiments.run`.
+"""
+
+import functools
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import tqdm
+from absl import flags
+
+from experiments import loading
+from experiments.settings import config
+from experiments.stages import adversarial as stage
+from experiments.stages import batched
+from experiments.storage import records
+from mamba_jax import data, tuning
+from threats import adversarial, statistics
+from threats.adversarial import transfer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code.
+
+    Args:
+      arguments: without the program's name; those of the process by default.
+    """
+    values = _flags()
+    try:
+        if values(["experiments.transfer", *(sys.argv[1:] if arguments is None else arguments)])[1:]:
+            raise ValueError("every option is written as --flag=value")
+        found = _run(values)
+        if values.output:
+            records.write(found, pathlib.Path(values.output))
+        for line in _lines(found, values.weights):
+            print(line)
+    except (flags.Error, ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def matrix(
+    models: Sequence[tuple[Any, Any]],
+    split: data.Split,
+    *,
+    attack: str,
+    epsilon: float,
+    task: str,
+    seed: int = 0,
+    batch_size: int = 100,
+    bar: tqdm.tqdm | None = None,
+) -> list[list[statistics.Interval]]:
+    """`rates[i][j]`: success of images made on model i and tried on model j, see `threats.adversarial.transfer`.
+
+    Args:
+      models: each a model with `apply` and its variables.
+      split: the images.
+      attack: a name in `threats.ATTACKS`.
+      epsilon: radius in the unit of images in [0, 1].
+      task: one of `outcomes.TASKS`.
+      seed: of what the attack draws.
+      batch_size: images attacked together.
+      bar: moved forward by the images done.
+    """
+    applies, variables = [model.apply for model, _ in models], [own for _, own in models]
+
+    @jax.jit
+    def attacked(variables, images, labels, key, radius):
+        found = transfer.evaluate(
+            adversarial.get_attack(attack).fn, applies, variables, images, labels, key=key, epsilon=radius, task=task
+        )
+        return found.right.T, jnp.moveaxis(found.success, -1, 0)
+
+    def of_batch(key, images, labels):
+        return attacked(variables, images, labels, key, jnp.float32(epsilon))
+
+    right, success = batched.map_batches(of_batch, split, batch_size=batch_size, key=jax.random.key(seed), bar=bar)
+    return transfer.rates(transfer.TransferResult(right.T, np.moveaxis(success, 0, -1)))
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    numbers = functools.partial(flags.DEFINE_integer, lower_bound=1, flag_values=values)
+    text("dataset", None, "a MedMNIST set by name")
+    text("npz", None, "or a file of images in MedMNIST layout")
+    text("data_dir", os.environ.get("MEDMNIST_ROOT"), "directory of MedMNIST files")
+    flags.DEFINE_list("weights", [], "two models or more: .pth or .safetensors files, or zoo:NAME", flag_values=values)
+    text("attack", "pgd", f"one of {', '.join(adversarial.ATTACKS)}")
+    flags.DEFINE_list("epsilons", ["2", "8"], "radii: L-inf in units of 1/255, L2 as they are", flag_values=values)
+    numbers("attack_images", 400, "test images, in the proportions of the classes")
+    numbers("eval_batch_size", 100, "images attacked together")
+    flags.DEFINE_integer("seed", 0, "of the choice of images and of what the attack draws", flag_values=values)
+    text("output", None, "CSV file to write")
+    return values
+
+
+def _run(values: flags.FlagValues) -> pd.DataFrame:
+    if (values.dataset is None) == (values.npz is None):
+        raise ValueError("give the images: either --dataset=NAME or --npz=FILE in MedMNIST layout")
+    if len(values.weights) < 2:
+        raise ValueError(f"weights must name two models or more, got {len(values.weights)}")
+    norm = adversarial.get_attack(values.attack).norm
+    epsilons = [_radius(text) for text in values.epsilons]
+    tuning.tune_cpu()
+    tuning.keep_programs()
+    name = values.dataset or pathlib.Path(values.npz).stem
+    images = loading.dataset(config.DataConfig(dataset=name, npz=values.npz), values.data_dir)
+    chosen = [config.ModelConfig(init_from=weights) for weights in values.weights]
+    models = [loading.model_and_weights(one, images, adapt=False, seed=values.seed) for one in chosen]
+    test = images.splits["test"]
+    split = data.stratified_subset(test, min(values.attack_images, len(test)), seed=values.seed)
+    rows = []
+    with tqdm.tqdm(total=len(split) * len(epsilons), desc="transfer", unit=" images", leave=False) as bar:
+        for epsilon in epsilons:
+            rates = matrix(
+                models, split, attack=values.attack, epsilon=epsilon * stage.UNITS[norm], task=images.task,
+                seed=values.seed, batch_size=values.eval_batch_size, bar=bar,
+            )  # fmt: skip
+            for source, of_source in zip(values.weights, rates, strict=True):
+                for target, rate in zip(values.weights, of_source, strict=True):
+                    rows.append((values.attack, norm, epsilon, source, target, *rate))
+    columns = ["attack", "norm", "epsilon", "made_on", "tried_on", *statistics.Interval._fields]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _radius(text: str) -> float:
+    try:
+        radius = float(text)
+    except ValueError:
+        raise ValueError(f"epsilons must be numbers, got {text!r}") from None
+    if not radius > 0:
+        raise ValueError(f"epsilons must be above 0, got {text}")
+    return radius
+
+
+def _lines(found: pd.DataFrame, weights: Sequence[str]) -> Iterator[str]:
+    width = max(map(len, weights)) + 2
+    for (attack, norm, epsilon), rows in found.groupby(["attack", "norm", "epsilon"], sort=False):
+        unit = f"{epsilon:g}/255" if norm == "linf" else f"{epsilon:g}"
+        yield f"{attack}, {norm}, epsilon {unit}: success (%) among images that both models get right (their number)"
+        yield f"{'made on / tried on':{width + 2}}" + "".join(f"{name:{max(width, 28)}}" for name in weights).rstrip()
+        for source in weights:
+            cells = (records.select(rows, made_on=source, tried_on=target).iloc[0] for target in weights)
+            texts = (f"{_percent(cell)} ({int(cell['count']):,})" for cell in cells)
+            yield f"{source:{width + 2}}" + "".join(f"{text:{max(width, 28)}}" for text in texts).rstrip()
+        yield ""
+
+
+def _percent(cell: pd.Series) -> str:
+    return records.interval_text(cell["value"], cell["low"], cell["high"], percent=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
