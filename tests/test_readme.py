@@ -14,6 +14,7 @@ _ROOT = pathlib.Path(__file__).parent.parent
     [
         ("README.md", ("still right:", "changed decisions:")),
         ("docs/campaigns.md", ("decisions that change:", "exponent Interval", "in int8 less in float32:")),
+        ("docs/attacks.md", ("Interval(value=", "inf")),
         ("docs/corruptions.md", ("relative mCE: Interval", "rBE: Interval")),
     ],
 )

@@ -5,7 +5,7 @@ arrays, `images` are [b, h, w, c] float32 in [0, 1], and normalisation is the mo
 """
 
 from threats import adversarial, campaigns, corruptions, evaluation, faults, occlusion, outcomes, statistics
-from threats.adversarial import ATTACKS, AttackResult, fgsm, pgd
+from threats.adversarial import ATTACKS, AttackResult, autoattack, fgsm, pgd
 from threats.campaigns import CampaignSpec, run_campaign
 from threats.corruptions import CORRUPTIONS, corrupt
 from threats.evaluation import Evaluation, evaluate, sanity_report
@@ -18,6 +18,7 @@ __all__ = [
     "CampaignSpec",
     "Evaluation",
     "adversarial",
+    "autoattack",
     "campaigns",
     "corrupt",
     "corruptions",
