@@ -47,10 +47,13 @@ def box_weights(side: int, factor: float) -> np.ndarray:
 def _box(old: int, new: int) -> np.ndarray:
     """[new, old]: each new pixel is the mean of the old ones whose middles it covers, or of the nearest."""
     scale = old / new
-    half = max(scale, 1.0) / 2
     middle = (np.arange(new)[:, None] + 0.5) * scale
-    away = np.arange(old)[None, :] + 0.5 - middle
-    inside = ((away > -half) & (away <= half)).astype(np.float64)
+    # As Pillow computes it: where the middle of an old pixel lies on the edge, rounding decides.
+    width = max(scale, 1.0)
+    first, last = (np.floor(middle + side * width / 2 + 0.5) for side in (-1, 1))
+    place = np.arange(old)[None, :]
+    away = (place - middle + 0.5) * (1 / width)
+    inside = ((away > -0.5) & (away <= 0.5) & (place >= first) & (place < last)).astype(np.float64)
     return inside / inside.sum(axis=1, keepdims=True)
 
 

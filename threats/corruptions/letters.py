@@ -21,41 +21,13 @@ _LEAST_CELL = 0.5
 _SAMPLES = 3
 # a to z, rows from above, three bits each.
 _LETTERS = (
-    *(
-        "25755",
-        "65656",
-        "34443",
-        "65556",
-        "74647",
-        "74644",
-        "34553",
-        "55755",
-        "72227",
-        "11152",
-        "55655",
-        "44447",
-        "57755",
-    ),
-    *(
-        "65555",
-        "25552",
-        "65644",
-        "25563",
-        "65655",
-        "34216",
-        "72222",
-        "55557",
-        "55552",
-        "55775",
-        "55255",
-        "55222",
-        "71247",
-    ),
+    "25755 65656 34443 65556 74647 74644 34553 55755 72227 11152 55655 44447 57755 "
+    "65555 25552 65644 25563 65655 34216 72222 55557 55552 55775 55255 55222 71247"
 )
 
 
 def _bitmap() -> np.ndarray:
-    rows = [[[int(digit) >> shift & 1 for shift in (2, 1, 0)] for digit in letter] for letter in _LETTERS]
+    rows = [[[int(digit) >> shift & 1 for shift in (2, 1, 0)] for digit in letter] for letter in _LETTERS.split()]
     return np.pad(np.array(rows, np.float32), ((0, 0), (0, 0), (0, 1)))
 
 
@@ -89,11 +61,13 @@ def characters(key: jax.Array, images: jax.Array, *, words: int, letters: int, s
     def written(own_key: jax.Array, image: jax.Array) -> jax.Array:
         number_key, word_key = jax.random.split(own_key)
         number = 1 + jnp.floor(words * jax.random.uniform(number_key))
-        for place in range(int(words)):
+
+        def write(place: jax.Array, image: jax.Array) -> jax.Array:
             cover_key, colour_key = jax.random.split(jax.random.fold_in(word_key, place))
             ink = _word(cover_key, image, int(letters), scale)[..., None] * jnp.where(place < number, 1.0, 0.0)
-            image = image + ink * (jax.random.uniform(colour_key, (1, 1, image.shape[-1])) - image)
-        return jnp.clip(image, 0.0, 1.0)
+            return image + ink * (jax.random.uniform(colour_key, (1, 1, image.shape[-1])) - image)
+
+        return jnp.clip(jax.lax.fori_loop(0, int(words), write, image), 0.0, 1.0)
 
     return pixels.each_image(written, key, images)
 
@@ -111,12 +85,14 @@ def _word(key: jax.Array, image: jax.Array, letters: int, scale: float) -> jax.A
     rows, columns = pixels.places(image)
     font = jnp.asarray(FONT)
 
-    def ink(down: float, right: float) -> jax.Array:
+    def ink(offset: jax.Array) -> jax.Array:
+        down, right = offset
         row = jnp.floor((rows + down - corner[0]) / cell).astype(jnp.int32)
         column = jnp.floor((columns + right - corner[1]) / cell).astype(jnp.int32)
         letter = chosen[jnp.clip(column // 4, 0, letters - 1)]
         inside = (row >= 0) & (row < 5) & (column >= 0) & (column < 4 * length.astype(jnp.int32))
         return jnp.where(inside, font[letter, jnp.clip(row, 0, 4), column % 4], 0.0)
 
-    steps = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
-    return sum(ink(down, right) for down in steps for right in steps) / _SAMPLES**2
+    steps = (np.arange(_SAMPLES, dtype=np.float32) + 0.5) / _SAMPLES
+    offsets = jnp.asarray(np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2))
+    return jnp.mean(jax.vmap(ink)(offsets), axis=0)

@@ -42,11 +42,10 @@ def stain_deposit(key: jax.Array, images: jax.Array, *, most: int) -> jax.Array:
     def stained(own_key: jax.Array, image: jax.Array) -> jax.Array:
         number_key, blot_key = jax.random.split(own_key)
         number = 1 + jnp.floor(most * jax.random.uniform(number_key))
-        clear = jnp.ones(image.shape[:2])
-        for place in range(int(most)):
-            ink = _blot(jax.random.fold_in(blot_key, place), image)
-            clear = clear * jnp.where(place < number, 1 - ink, 1.0)
-        return jnp.clip(image * clear[..., None], 0.0, 1.0)
+        places = jnp.arange(int(most))
+        ink = jax.vmap(lambda place: _blot(jax.random.fold_in(blot_key, place), image))(places)
+        clear = jnp.where((places.astype(jnp.float32) < number)[:, None, None], 1 - ink, 1.0)
+        return jnp.clip(image * jnp.prod(clear, axis=0)[..., None], 0.0, 1.0)
 
     return pixels.each_image(stained, key, images)
 

@@ -54,9 +54,9 @@ def shot_noise(key: jax.Array, images: jax.Array, *, rate: float | jax.Array) ->
     images = pixels.as_float32(images)
     pixels.require("rate", rate, 1e-6)
     rate = jnp.asarray(rate, jnp.float32)
-    # The sampler never ends on a NaN.
+    # The sampler never ends on a NaN, and what it draws for one image must not depend on how bright the others are.
     known = jnp.clip(jnp.nan_to_num(jax.lax.stop_gradient(images)), 0.0, 1.0)
-    counts = jax.random.poisson(key, known * rate).astype(jnp.float32)
+    counts = pixels.each_image(lambda own, image: jax.random.poisson(own, image * rate).astype(jnp.float32), key, known)
     noisy = jnp.clip(counts / rate, 0.0, 1.0)
     return jnp.where(jnp.isnan(images) | jnp.isnan(rate), jnp.nan, noisy)
 
