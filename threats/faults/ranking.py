@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from threats import outcomes
-from threats.faults import batching, bits, gains, injection, sites, slots
+from threats.faults import batching, bits, convolutions, gains, injection, sites, slots
 
 
 class Problem(NamedTuple):
@@ -123,8 +123,10 @@ def _gradients(
         logits = problem.apply(injection.with_taps(variables, table, entries), images)
         return jnp.sum(jnp.where(valid, outcomes.loss(logits, labels, problem.task), 0.0))
 
+    gradient = convolutions.in_loops(jax.grad(summed_loss))
+
     def add(total, batch):
-        gradients = jax.grad(summed_loss)((floats, shifts, zeros), *batch)
+        gradients = gradient((floats, shifts, zeros), *batch)
         return jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, gradients), None
 
     size = problem.images_at_once
