@@ -141,8 +141,10 @@ def test_stored_weights_are_ranked_by_the_gradient_at_the_decoded_value(name, re
     apply, stored, images, labels = example
     table = sites.weight_sites(stored, include=("*/kernel", "block/decay"))
     problem = ranking.Problem(apply.apply, apply.decode, stored, images, labels, table, "multi-class", 4)
-    rules = {"allow_nonfinite": True, "limit": jnp.float32(jnp.inf)}
-    chosen = jax.jit(lambda: ranking.best_bits(problem, slots.no_faults(1), count=200, **rules))()
+    none, limit = slots.no_faults(1), jnp.float32(jnp.inf)
+    slopes = jax.jit(lambda: ranking.slopes(problem, none, allow_nonfinite=True))()
+    rank = functools.partial(ranking.best_bits, problem, count=200, allow_nonfinite=True, limit=limit)
+    chosen = jax.jit(rank)(slopes, none)
 
     def loss(plain):
         return jnp.sum(outcomes.loss(apply.apply(plain, images), labels, "multi-class"))
