@@ -169,6 +169,26 @@ def test_stored_weights_are_ranked_by_the_gradient_at_the_decoded_value(name, re
     np.testing.assert_array_equal(chosen.value, np.asarray(values)[place])
 
 
+def test_activations_are_ranked_below_a_limit_that_holds_for_every_image(tiny):
+    table = sites.activation_sites(tiny.apply, tiny.variables, tiny.images, include="stem_out")
+    problem = ranking.Problem(tiny.apply, dict, *tiny[1:], table, "multi-class", 4)
+    slopes = jax.jit(lambda: ranking.slopes(problem, slots.no_faults(1), allow_nonfinite=False))()
+
+    def loss(shift):
+        entry = jax.tree_util.Partial(lambda shift, x: x + shift, shift)
+        logits = tiny.apply(injection.with_taps(tiny.variables, table, {0: entry}), tiny.images)
+        return jnp.sum(outcomes.loss(logits, tiny.labels, "multi-class"))
+
+    values = sites.table_values(tiny.apply, tiny.variables, tiny.images, table)["stem_out"]
+    gradients = jax.jit(jax.grad(loss))(jnp.zeros_like(values))
+    for limit in (0.5, 2.0, 1e38):
+        found = jnp.where(slopes.largest[0] <= limit, slopes.gains[0], -jnp.inf)
+        gain = functools.partial(gains.gain, values, gradients, allow_nonfinite=False, limit=jnp.float32(limit))
+        expected = jax.lax.map(lambda bit, gain=gain: jnp.sum(gain(bit), axis=0).reshape(-1), jnp.arange(32))
+        np.testing.assert_array_equal(jnp.isneginf(found), jnp.isneginf(expected))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-12)
+
+
 def test_restarts_begin_with_other_flips_and_the_worst_end_wins(tiny_int8):
     table = sites.weight_sites(tiny_int8.variables, include="*/kernel")
     find = functools.partial(search.worst_case, *tiny_int8, table, flips=3, candidates=8)
