@@ -1,9 +1,10 @@
 """Gradients of convolutions inside a loop, made fast on CPUs without changing a value.
 
-XLA's CPU backend has fast code for a convolution of images [b, h, w, c] by kernels [h, w, c, k] to [b, h, w, k] alone.
-It brings others into that form only outside of loops and branches; inside, it computes them one product at a time. The
-forward pass has that form, the gradient by a kernel does not: there the images' channels are the batch, and in a loop
-it takes some fifty times as long. Here the transpositions are written out, in the traced program of any function.
+XLA's CPU backend has fast code for convolutions of images [b, h, w, c] by kernels [h, w, c, k] to [b, h, w, k] alone.
+It brings others into that form, but only outside of loops and branches. Models that are called in that form stay fast
+in a loop; their gradients have another, in which the images' channels are the batch: a kernel's takes fifty to ninety
+times as long there as outside (3 x 3, 64 channels), the images' two to six times. Here the transpositions are written
+out in the traced program of any function, so that nothing is left to bring into form.
 """
 
 from collections.abc import Callable, Sequence
