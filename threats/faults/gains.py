@@ -76,36 +76,41 @@ def largest_change(dtype: Any) -> float:
 
 
 def probe(flip: Callable[[jax.Array], jax.Array], *, allow_nonfinite: bool) -> Callable[..., jax.Array]:
-    """A tap's entry that flips bits and whose gradient by a zero argument is the gain of every bit of the activation.
+    """A tap's entry that flips bits and whose gradients by two zero arguments tell of every bit of the activation.
 
     The gains of an activation need its value and gradient for each image, which never leave the pass in this way: only
-    their sum over the images does. Gradients pass the flips already made as if these added a constant.
+    their sum over the images does, and the largest finite magnitude after the flip, which is what a limit is compared
+    with. Gradients pass the flips already made as if these added a constant.
 
     Args:
       flip: the flips already made, from x [b, ...] to the same shape.
       allow_nonfinite: as in `gain`.
 
     Returns:
-      entry(zeros [w, n] float32, limit, x [b, ...]) -> flip(x), with w bits and n elements per image.
+      entry(zeros [w, n] float32, zeros [w, n] float32, x [b, ...]) -> flip(x), with w bits and n elements per image;
+      the gradients are the gains without a limit and the magnitudes.
     """
 
     @jax.custom_vjp
-    def entry(zeros: jax.Array, limit: jax.Array, x: jax.Array) -> jax.Array:
-        del zeros, limit
+    def entry(gains: jax.Array, largest: jax.Array, x: jax.Array) -> jax.Array:
+        del gains, largest
         return flip(x)
 
-    def forward(zeros: jax.Array, limit: jax.Array, x: jax.Array) -> tuple[jax.Array, Any]:
-        value = entry(zeros, limit, x)
-        return value, (value, limit)
+    def forward(gains: jax.Array, largest: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        value = entry(gains, largest, x)
+        return value, value
 
-    def backward(residual: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        value, limit = residual
+    def backward(value: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        rules = {"allow_nonfinite": allow_nonfinite, "limit": jnp.float32(jnp.inf)}
 
-        def of_bit(bit: jax.Array) -> jax.Array:
-            per_image = gain(value, gradient, bit, allow_nonfinite=allow_nonfinite, limit=limit)
-            return jnp.sum(per_image, axis=0).reshape(-1)
+        def of_bit(bit: jax.Array) -> tuple[jax.Array, jax.Array]:
+            flipped = bits.flip(value, jnp.broadcast_to(bits.mask(bit, value.dtype), value.shape))
+            per_image = of_change(value, flipped, gradient, largest=largest_change(value.dtype), **rules)
+            flipped = flipped.astype(jnp.float32)
+            magnitude = jnp.where(jnp.isfinite(flipped), jnp.abs(flipped), 0.0)
+            return jnp.sum(per_image, axis=0).reshape(-1), jnp.max(magnitude, axis=0).reshape(-1)
 
-        return jax.lax.map(of_bit, jnp.arange(bits.width(value.dtype))), jnp.zeros_like(limit), gradient
+        return *jax.lax.map(of_bit, jnp.arange(bits.width(value.dtype))), gradient
 
     entry.defvjp(forward, backward)
     return entry

@@ -157,9 +157,23 @@ def run(
             value = values[equation.invars[0]]
             made = [flips[equation.params["index"]](value) if equation.params["index"] in flips else value]
         else:
-            made = _evaluate(equation, values)
+            made = evaluate(equation, values)
         values.update(zip(equation.outvars, made, strict=True))
     return values
+
+
+def evaluate(equation: core.JaxprEqn, values: Mapping[core.Var, Any]) -> Sequence[Any]:
+    """The results of one equation, whose inputs are among the values."""
+    read = tuple(dict.fromkeys(_inputs(equation)))
+    names = ("value",) * len(read), ("value",) * len(equation.outvars)
+    debug = core.DebugInfo("equation", equation.primitive.name, *names)
+    alone = core.Jaxpr((), read, equation.outvars, (equation,), equation.effects, debug)
+    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*(values[var] for var in read))
+
+
+def value(var: core.Var | core.Literal, values: Mapping[core.Var, Any]) -> Any:
+    """What a variable or a literal stands for."""
+    return var.val if isinstance(var, core.Literal) else values[var]
 
 
 def size(var: core.Var) -> int:
@@ -172,24 +186,12 @@ def _inlined(jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[An
     for equation in jaxpr.eqns:
         body = equation.params.get(_CALLS.get(equation.primitive.name, ""))
         if body is None:
-            made = _evaluate(equation, values)
+            made = evaluate(equation, values)
         else:
-            read = [_value(var, values) for var in equation.invars]
+            read = [value(var, values) for var in equation.invars]
             made = _inlined(getattr(body, "jaxpr", body), getattr(body, "consts", ()), read)
         values.update(zip(equation.outvars, made, strict=True))
-    return [_value(var, values) for var in jaxpr.outvars]
-
-
-def _evaluate(equation: core.JaxprEqn, values: Mapping[core.Var, Any]) -> Sequence[Any]:
-    read = tuple(dict.fromkeys(_inputs(equation)))
-    names = ("value",) * len(read), ("value",) * len(equation.outvars)
-    debug = core.DebugInfo("equation", equation.primitive.name, *names)
-    alone = core.Jaxpr((), read, equation.outvars, (equation,), equation.effects, debug)
-    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*(values[var] for var in read))
-
-
-def _value(var: core.Var | core.Literal, values: Mapping[core.Var, Any]) -> Any:
-    return var.val if isinstance(var, core.Literal) else values[var]
+    return [value(var, values) for var in jaxpr.outvars]
 
 
 def _inputs(equation: core.JaxprEqn) -> list[core.Var]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from threats import outcomes
-from threats.faults import batching, bits, gains, injection, sites, slots
+from threats.faults import batching, bits, convolutions, gains, injection, sites, slots
 
 
 class Problem(NamedTuple):
@@ -34,6 +34,19 @@ class Problem(NamedTuple):
     images_at_once: int
 
 
+class Slopes(NamedTuple):
+    """What ranks the bits given the flips made, by site index; the same for every limit.
+
+    weights: with the flips made. gradients: of the loss by each weight, its decoded value if it is held in a format.
+    gains, largest: of each activation [w, n]: without a limit, and the largest magnitude after the flip of any image.
+    """
+
+    weights: dict[int, jax.Array]
+    gradients: dict[int, jax.Array]
+    gains: dict[int, jax.Array]
+    largest: dict[int, jax.Array]
+
+
 class Ranked(NamedTuple):
     """Bits [m], the best first, site -1 where none is left; value: [m] float32 after the flip, NaN of activations."""
 
@@ -52,28 +65,35 @@ class _Best(NamedTuple):
 
 
 def best_bits(
-    problem: Problem, committed: slots.Faults, *, count: int, allow_nonfinite: bool, limit: jax.Array
+    problem: Problem,
+    slopes: Slopes,
+    committed: slots.Faults,
+    *,
+    count: int,
+    allow_nonfinite: bool,
+    limit: jax.Array,
 ) -> Ranked:
     """The `count` bits of the largest gain given the flips already made.
 
     Args:
       problem: the model and the data.
+      slopes: those of the flips already made.
       committed: flips already made, [f]; those bits are left out.
       count: number of bits.
-      allow_nonfinite, limit: as in `gains.gain`.
+      allow_nonfinite, limit: as in `gains.gain`; the former as for the slopes.
     """
-    rules = {"allow_nonfinite": allow_nonfinite, "limit": limit}
-    weights, of_weights, of_activations = _gradients(problem, committed, **rules)
     found = []
-    for dtype, members in _by_dtype(problem.table, weights).items():
-        slopes = _laid_out(of_weights, members)
-        gain_of = _weight_gain(problem, weights, slopes, members, **rules)
+    for dtype, members in _by_dtype(problem.table, slopes.weights).items():
+        gain_of = _weight_gain(problem, slopes, members, allow_nonfinite=allow_nonfinite, limit=limit)
         found.append(_best(problem.table, members, gain_of, bits.width(dtype), committed, count))
-    for dtype, members in _by_dtype(problem.table, of_activations).items():
-        known = jnp.concatenate([of_activations[index] for index in members], axis=1)
+    for dtype, members in _by_dtype(problem.table, slopes.gains).items():
+        known, largest = (
+            jnp.concatenate([of[index] for index in members], axis=1) for of in (slopes.gains, slopes.largest)
+        )
+        allowed = jnp.where(largest <= limit, known, -jnp.inf)
 
-        def tap_gain(bit, elements, known=known):
-            return known[bit, elements], jnp.full_like(known[bit, elements], jnp.nan)
+        def tap_gain(bit, elements, allowed=allowed):
+            return allowed[bit, elements], jnp.full_like(allowed[bit, elements], jnp.nan)
 
         found.append(_best(problem.table, members, tap_gain, bits.width(dtype), committed, count))
     merged = jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
@@ -93,12 +113,15 @@ def coded(problem: Problem) -> frozenset[int]:
     return frozenset(index for index, leaf in kept.items() if jnp.result_type(leaf).name != problem.table[index].dtype)
 
 
-def _gradients(
-    problem: Problem, committed: slots.Faults, *, allow_nonfinite: bool, limit: jax.Array
-) -> tuple[dict[int, jax.Array], dict[int, jax.Array], dict[int, jax.Array]]:
-    """By site index: the weights with the flips made, their gradients, and the activations' gains [w, n].
+def slopes(problem: Problem, committed: slots.Faults, *, allow_nonfinite: bool) -> Slopes:
+    """The gradients that `best_bits` ranks by, in one pass over the images.
 
     The gradient by a weight that is held in another format is that by its decoded value, taken by adding a zero to it.
+
+    Args:
+      problem: the model and the data.
+      committed: flips already made, [f].
+      allow_nonfinite: as in `gains.gain`.
     """
     table = problem.table
     weights = injection.faulty_weights(problem.variables, table, committed)
@@ -110,12 +133,10 @@ def _gradients(
     flips = injection.activation_flips(table, committed)
 
     def summed_loss(arguments, images, labels, valid):
-        floats, shifts, zeros = arguments
+        floats, shifts, *zeros = arguments
         entries = {
-            index: jax.tree_util.Partial(
-                gains.probe(flips[index], allow_nonfinite=allow_nonfinite), zeros[index], limit
-            )
-            for index in zeros
+            index: jax.tree_util.Partial(gains.probe(flip, allow_nonfinite=allow_nonfinite), *(z[index] for z in zeros))
+            for index, flip in flips.items()
         }
         variables = problem.decode(injection.replaced(held, table, floats))
         decoded = injection.leaves_of(variables, table, list(shifts))
@@ -123,23 +144,25 @@ def _gradients(
         logits = problem.apply(injection.with_taps(variables, table, entries), images)
         return jnp.sum(jnp.where(valid, outcomes.loss(logits, labels, problem.task), 0.0))
 
+    gradient = convolutions.in_loops(jax.grad(summed_loss))
+
     def add(total, batch):
-        gradients = jax.grad(summed_loss)((floats, shifts, zeros), *batch)
-        return jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, gradients), None
+        found = jax.tree.map(lambda x: x.astype(jnp.float32), gradient((floats, shifts, zeros, zeros), *batch))
+        sums = jax.tree.map(jnp.add, total[:-1], found[:-1])
+        return (*sums, jax.tree.map(jnp.maximum, total[-1], found[-1])), None
 
     size = problem.images_at_once
     valid = batching.valid(problem.images.shape[0], size)
     batches = (batching.split(problem.images, size), batching.split(problem.labels, size), valid)
-    start = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (floats, shifts, zeros))
-    (of_floats, of_shifts, of_activations), _ = jax.lax.scan(add, start, batches)
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (floats, shifts, zeros, zeros))
+    (of_floats, of_shifts, *of_activations), _ = jax.lax.scan(add, start, batches)
     of_weights = {**of_floats, **of_shifts}
-    return weights, {index: of_weights[index] for index in weights}, of_activations
+    return Slopes(weights, {index: of_weights[index] for index in weights}, *of_activations)
 
 
 def _weight_gain(
     problem: Problem,
-    weights: Mapping[int, jax.Array],
-    slopes: jax.Array,
+    slopes: Slopes,
     members: list[int],
     *,
     allow_nonfinite: bool,
@@ -149,6 +172,7 @@ def _weight_gain(
 
     A weight in another format is decoded with all of its elements flipped at once; each decodes on its own.
     """
+    weights, gradients = slopes.weights, _laid_out(slopes.gradients, members)
     held = injection.replaced(problem.variables, problem.table, weights)
     inside = sorted(coded(problem).intersection(members))
 
@@ -172,7 +196,7 @@ def _weight_gain(
 
     def gain_of(bit: jax.Array, elements: Any) -> tuple[jax.Array, jax.Array]:
         after = flipped(bit, elements)
-        return gains.of_change(values[elements], after, slopes[elements], **rules), after.astype(jnp.float32)
+        return gains.of_change(values[elements], after, gradients[elements], **rules), after.astype(jnp.float32)
 
     return gain_of
 

@@ -61,6 +61,11 @@ class _Search(NamedTuple):
     limit: float | None
     start: jax.Array
 
+    @property
+    def ranks_nonfinite(self) -> bool:
+        """Whether a flip may yield NaN or an infinity: no limit holds for them."""
+        return self.allow_nonfinite and self.limit is None
+
 
 class _Step(NamedTuple):
     """One flip [] with its outcome []; not found if no candidate was admissible."""
@@ -164,23 +169,27 @@ def _commit(
 
     def again(state: tuple[jax.Array, jax.Array, _Step]) -> tuple[jax.Array, jax.Array, _Step]:
         round_, limit, _ = state
-        limit, best = _round(search, committed, limit, index)
+        limit, best = _round(search, slopes, committed, limit, index)
         best = jax.tree.map(lambda new, old: jnp.where(best.found, new, old), best, _no_flip(last.result))
         return round_ + 1, limit, best
 
+    slopes = ranking.slopes(search.problem, committed, allow_nonfinite=search.ranks_nonfinite)
     start = (jnp.int32(0), limit, _no_flip(last.result))
     _, limit, best = jax.lax.while_loop(lambda state: (state[0] < _ROUNDS) & ~state[2].found, again, start)
     committed = jax.tree.map(lambda slots, flip: slots.at[index].set(flip), committed, best.fault)
     return (committed, limit, best), best
 
 
-def _round(search: _Search, committed: slots.Faults, limit: jax.Array, index: jax.Array) -> tuple[jax.Array, _Step]:
+def _round(
+    search: _Search, slopes: ranking.Slopes, committed: slots.Faults, limit: jax.Array, index: jax.Array
+) -> tuple[jax.Array, _Step]:
     """Ranks and evaluates candidates once: the worst of them, and the largest magnitude that is still searched."""
     chosen, values = ranking.best_bits(
         search.problem,
+        slopes,
         committed,
         count=search.count,
-        allow_nonfinite=search.allow_nonfinite and search.limit is None,
+        allow_nonfinite=search.ranks_nonfinite,
         limit=limit,
     )
     trials = jax.tree.map(lambda kept, new: jnp.tile(kept, (search.count, 1)).at[:, index].set(new), committed, chosen)

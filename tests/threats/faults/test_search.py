@@ -141,8 +141,10 @@ def test_stored_weights_are_ranked_by_the_gradient_at_the_decoded_value(name, re
     apply, stored, images, labels = example
     table = sites.weight_sites(stored, include=("*/kernel", "block/decay"))
     problem = ranking.Problem(apply.apply, apply.decode, stored, images, labels, table, "multi-class", 4)
-    rules = {"allow_nonfinite": True, "limit": jnp.float32(jnp.inf)}
-    chosen = jax.jit(lambda: ranking.best_bits(problem, slots.no_faults(1), count=200, **rules))()
+    none, limit = slots.no_faults(1), jnp.float32(jnp.inf)
+    slopes = jax.jit(lambda: ranking.slopes(problem, none, allow_nonfinite=True))()
+    rank = functools.partial(ranking.best_bits, problem, count=200, allow_nonfinite=True, limit=limit)
+    chosen = jax.jit(rank)(slopes, none)
 
     def loss(plain):
         return jnp.sum(outcomes.loss(apply.apply(plain, images), labels, "multi-class"))
@@ -165,6 +167,26 @@ def test_stored_weights_are_ranked_by_the_gradient_at_the_decoded_value(name, re
     assert len(set(place)) == 200
     np.testing.assert_allclose(np.asarray(expected)[place], np.sort(expected)[::-1][:200], rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(chosen.value, np.asarray(values)[place])
+
+
+def test_activations_are_ranked_below_a_limit_that_holds_for_every_image(tiny):
+    table = sites.activation_sites(tiny.apply, tiny.variables, tiny.images, include="stem_out")
+    problem = ranking.Problem(tiny.apply, dict, *tiny[1:], table, "multi-class", 4)
+    slopes = jax.jit(lambda: ranking.slopes(problem, slots.no_faults(1), allow_nonfinite=False))()
+
+    def loss(shift):
+        entry = jax.tree_util.Partial(lambda shift, x: x + shift, shift)
+        logits = tiny.apply(injection.with_taps(tiny.variables, table, {0: entry}), tiny.images)
+        return jnp.sum(outcomes.loss(logits, tiny.labels, "multi-class"))
+
+    values = sites.table_values(tiny.apply, tiny.variables, tiny.images, table)["stem_out"]
+    gradients = jax.jit(jax.grad(loss))(jnp.zeros_like(values))
+    for limit in (0.5, 2.0, 1e38):
+        found = jnp.where(slopes.largest[0] <= limit, slopes.gains[0], -jnp.inf)
+        gain = functools.partial(gains.gain, values, gradients, allow_nonfinite=False, limit=jnp.float32(limit))
+        expected = jax.lax.map(lambda bit, gain=gain: jnp.sum(gain(bit), axis=0).reshape(-1), jnp.arange(32))
+        np.testing.assert_array_equal(jnp.isneginf(found), jnp.isneginf(expected))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-12)
 
 
 def test_restarts_begin_with_other_flips_and_the_worst_end_wins(tiny_int8):
