@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from threats import outcomes
+from threats import convolutions, outcomes
 from threats.adversarial import candidates, draws, norms, objectives
 from threats.adversarial.candidates import AttackResult
 
@@ -181,8 +181,10 @@ def _climb(
 ) -> candidates.Best:
     """One start. standing: `x -> (sum of values, (value [b], score))`."""
 
+    slope = convolutions.in_loops(jax.value_and_grad(standing, has_aux=True))
+
     def advance(state, now):
-        (_, (value, score)), gradient = jax.value_and_grad(standing, has_aux=True)(state.x)
+        (_, (value, score)), gradient = slope(state.x)
         state = state._replace(best=candidates.better(state.best, state.x, score))
         state, point = _look(state, _Point(state.x, gradient, value), now)
         step = norms.per_image(state.step, images)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from threats import outcomes
+from threats import convolutions, outcomes
 from threats.adversarial import candidates, minimal, norms, objectives
 
 # tanh reaches the ends of the box at infinity only: pixels of 0 and 1 are moved in by half of this.
@@ -90,9 +90,11 @@ def attack(
         squares = jnp.sum(jnp.square(x - origin).reshape(x.shape[0], -1), axis=1)
         return jnp.sum(squares + c * jnp.maximum(confidence - gap, 0.0)), (x, wrong)
 
+    slope_of = convolutions.in_loops(jax.grad(cost, has_aux=True))
+
     def descend(c, carry, _):
         offset, state, found, best = carry
-        slope, (x, wrong) = jax.grad(cost, has_aux=True)(offset, c)
+        slope, (x, wrong) = slope_of(offset, c)
         best = minimal.closer(best, x, wrong, length(x - images))
         with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer count.
             update, state = adam.update(jnp.where(jnp.isfinite(slope), slope, 0.0), state)

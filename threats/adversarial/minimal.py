@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from threats import outcomes
+from threats import convolutions, outcomes
 from threats.adversarial import candidates, norms, objectives
 
 _FARTHEST = 1e6  # A plane so far away is outside any box; what is larger could overflow.
@@ -127,10 +127,15 @@ def nearest_plane(
         every = gaps(logits, labels, task=task, targeted=targeted)
         return jnp.take_along_axis(every, chosen, axis=1), fooled(logits, labels, task=task, targeted=targeted)
 
-    values, pullback, wrong = jax.vjp(forward, x, has_aux=True)
+    def slopes(x):
+        values, pullback, wrong = jax.vjp(forward, x, has_aux=True)
+        count, m = values.shape
+        cotangents = jnp.broadcast_to(jnp.eye(m, dtype=values.dtype)[:, None], (m, count, m))
+        return values, jax.vmap(lambda cotangent: pullback(cotangent)[0])(cotangents), wrong
+
+    values, normals, wrong = convolutions.in_loops(slopes)(x)
     count, m = values.shape
-    cotangents = jnp.broadcast_to(jnp.eye(m, dtype=values.dtype)[:, None], (m, count, m))
-    normals = jax.vmap(lambda cotangent: pullback(cotangent)[0])(cotangents).reshape(m, count, -1)
+    normals = normals.reshape(m, count, -1)
     normals = jnp.where(jnp.isfinite(normals), normals, 0.0)
     values = jnp.where(jnp.isfinite(values), values, 0.0).T
     # To a largest entry of 1, so that the squares of a confident model's gradients (1e-25 and less) do not vanish.

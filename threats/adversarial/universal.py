@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy import typing as npt
 
-from threats import outcomes, statistics
+from threats import convolutions, outcomes, statistics
 from threats.adversarial import candidates, minimal, norms, objectives
 
 
@@ -87,10 +87,12 @@ def attack(
         values = objective(apply(variables, jnp.clip(batch + shifts, 0.0, 1.0)), wanted)
         return jnp.sum(jnp.where(counts, jnp.minimum(values, cap), 0.0))
 
+    slopes_of = convolutions.in_loops(jax.grad(total))
+
     def climb(shift, drawn):
         rows, counts = drawn
         batch = images[rows]
-        slopes = jax.grad(total)(jnp.broadcast_to(shift, batch.shape), batch, labels[rows], counts)
+        slopes = slopes_of(jnp.broadcast_to(shift, batch.shape), batch, labels[rows], counts)
         slope = jnp.sum(jnp.where(jnp.isnan(slopes), 0.0, slopes), axis=0, keepdims=True)
         return _project(shift + step * ball.steepest(slope), epsilon, norm), None
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from threats import jaxprs
 from threats.faults import injection, sites
 
 Values = dict[core.Var, Any]
@@ -111,7 +112,7 @@ def reached(program: Program, changed: Iterable[int]) -> np.ndarray:
     marks = {number for index, number in program.taps.items() if index in changed}
     mask = np.zeros(len(program.equations), bool)
     for number, equation in enumerate(program.equations):
-        if number in marks or any(var in values for var in _inputs(equation)):
+        if number in marks or any(var in values for var in jaxprs.inputs(equation)):
             mask[number] = True
             values.update(equation.outvars)
     return mask
@@ -126,7 +127,7 @@ def frontier(program: Program, mask: np.ndarray, changed: Iterable[int]) -> tupl
     """The values that the equations of the mask read and that no fault changes, leaves of the variables among them."""
     made = {var for number in np.flatnonzero(mask) for var in program.equations[number].outvars}
     made |= {program.leaves[index] for index in changed if index in program.leaves}
-    read = [var for number in np.flatnonzero(mask) for var in _inputs(program.equations[number])]
+    read = [var for number in np.flatnonzero(mask) for var in jaxprs.inputs(program.equations[number])]
     return tuple(dict.fromkeys(var for var in [*read, program.logits] if var not in made))
 
 
@@ -134,7 +135,7 @@ def depends_on_images(program: Program) -> set[core.Var]:
     """The values that are not the same for every batch of images."""
     found = {program.images}
     for equation in program.equations:
-        if any(var in found for var in _inputs(equation)):
+        if any(var in found for var in jaxprs.inputs(equation)):
             found.update(equation.outvars)
     return found
 
@@ -157,23 +158,9 @@ def run(
             value = values[equation.invars[0]]
             made = [flips[equation.params["index"]](value) if equation.params["index"] in flips else value]
         else:
-            made = evaluate(equation, values)
+            made = jaxprs.evaluate(equation, values)
         values.update(zip(equation.outvars, made, strict=True))
     return values
-
-
-def evaluate(equation: core.JaxprEqn, values: Mapping[core.Var, Any]) -> Sequence[Any]:
-    """The results of one equation, whose inputs are among the values."""
-    read = tuple(dict.fromkeys(_inputs(equation)))
-    names = ("value",) * len(read), ("value",) * len(equation.outvars)
-    debug = core.DebugInfo("equation", equation.primitive.name, *names)
-    alone = core.Jaxpr((), read, equation.outvars, (equation,), equation.effects, debug)
-    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*(values[var] for var in read))
-
-
-def value(var: core.Var | core.Literal, values: Mapping[core.Var, Any]) -> Any:
-    """What a variable or a literal stands for."""
-    return var.val if isinstance(var, core.Literal) else values[var]
 
 
 def size(var: core.Var) -> int:
@@ -186,16 +173,12 @@ def _inlined(jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[An
     for equation in jaxpr.eqns:
         body = equation.params.get(_CALLS.get(equation.primitive.name, ""))
         if body is None:
-            made = evaluate(equation, values)
+            made = jaxprs.evaluate(equation, values)
         else:
-            read = [value(var, values) for var in equation.invars]
+            read = [jaxprs.value(var, values) for var in equation.invars]
             made = _inlined(getattr(body, "jaxpr", body), getattr(body, "consts", ()), read)
         values.update(zip(equation.outvars, made, strict=True))
-    return [value(var, values) for var in jaxpr.outvars]
-
-
-def _inputs(equation: core.JaxprEqn) -> list[core.Var]:
-    return [var for var in equation.invars if not isinstance(var, core.Literal)]
+    return [jaxprs.value(var, values) for var in jaxpr.outvars]
 
 
 def _cost(equation: core.JaxprEqn) -> float:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from threats import outcomes
-from threats.faults import batching, bits, convolutions, gains, injection, sites, slots
+from threats import convolutions, outcomes
+from threats.faults import batching, bits, gains, injection, sites, slots
 
 
 class Problem(NamedTuple):

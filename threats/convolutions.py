@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from threats.faults import program
+from threats import jaxprs
 
 
 def in_loops(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,11 +40,11 @@ def _evaluated(jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
     for equation in jaxpr.eqns:
         if _rewritable(equation):
-            made = [_convolved(equation, *(program.value(var, values) for var in equation.invars))]
+            made = [_convolved(equation, *(jaxprs.value(var, values) for var in equation.invars))]
         else:
-            made = program.evaluate(_with_body(equation), values)
+            made = jaxprs.evaluate(_with_body(equation), values)
         values.update(zip(equation.outvars, made, strict=True))
-    return [program.value(var, values) for var in jaxpr.outvars]
+    return [jaxprs.value(var, values) for var in jaxpr.outvars]
 
 
 def _with_body(equation: core.JaxprEqn) -> core.JaxprEqn:

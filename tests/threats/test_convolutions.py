@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from threats.faults import convolutions
+from threats import convolutions
 
 
 def _layer(images, kernel, *, stride=1, dilation=1, groups=1):
