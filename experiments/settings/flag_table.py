@@ -98,7 +98,12 @@ _IMAGE_THREATS: tuple[Entry, ...] = (
     (flags.DEFINE_integer, "restarts", _ATTACK.restarts, "random starts of iterated attacks; the worst counts"),
     (flags.DEFINE_integer, "attack_images", _ATTACK.images, "test images attacked; 0 for all"),
     (flags.DEFINE_list, "occlusion_modes", _OCCLUSION.modes, f"any of {', '.join(config.OCCLUSION_MODES)}"),
-    (flags.DEFINE_list, "occlusion_fills", _OCCLUSION.fills, f"in their place: any of {', '.join(occlusion.FILLS)}"),
+    (
+        flags.DEFINE_list,
+        "occlusion_fills",
+        _OCCLUSION.fills,
+        f"of dropped patches: any of {', '.join(occlusion.FILLS)}",
+    ),
     (flags.DEFINE_list, "information_losses", _OCCLUSION.information_losses, "shares of patches dropped, in [0, 1]"),
     (flags.DEFINE_integer, "occlusion_draws", _OCCLUSION.draws, "draws per image, where patch order or fill is random"),
     (flags.DEFINE_integer, "occlusion_grid", None, "patches per side [7 at 28 px, 14 at 224 px]"),
