@@ -16,6 +16,7 @@ _ROOT = pathlib.Path(__file__).parent.parent
         ("docs/campaigns.md", ("decisions that change:", "exponent Interval", "in int8 less in float32:")),
         ("docs/attacks.md", ("Interval(value=", "inf")),
         ("docs/corruptions.md", ("relative mCE: Interval", "rBE: Interval")),
+        ("docs/occlusion.md", ("pixels changed: 0.48979", "largest change: 0.")),
     ],
 )
 def test_the_examples_run(capsys, page, prints):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments.reporting import by_class, campaign_plots, fault_plots, gallery, style
+from experiments.reporting import by_class, by_fill, campaign_plots, fault_plots, gallery, style
 from experiments.storage import records
 from threats import corruptions
 
@@ -83,8 +83,19 @@ def adversarial(material: Material):
 
 
 def occlusion(material: Material):
-    """Accuracy against the share of patches dropped."""
-    return _by_strength(material, "occlusion", "information loss (share of patches dropped)")
+    """Accuracy against the share of patches dropped, a panel for each fill where they are not just black."""
+    label = "information loss (share of patches dropped)"
+    rows = records.select(material.rows, stage="occlusion", metric="accuracy")
+    fills = by_fill.split(rows)
+    if not set(fills) - {"zero"}:
+        return _by_strength(material, "occlusion", label)
+    figure, axes = style.panels(len(fills), columns=2)
+    for axis, (fill, part) in zip(axes, fills.items(), strict=True):
+        _curves(axis, part, material.majority)
+        axis.set_xlabel(label)
+        axis.set_title(by_fill.TITLES[fill], pad=6)
+    style.frame_titles(figure, "Accuracy under occlusion", style.subtitle(rows))
+    return figure
 
 
 def corruption(material: Material):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from experiments.reporting import by_class, campaign_plots, tables
+from experiments.reporting import by_class, by_fill, campaign_plots, tables
 from experiments.storage import records
 
 # As many corruptions as the brief names.
@@ -33,11 +33,10 @@ def _brief(rows: pd.DataFrame, figures: Figures) -> str:
                 f"{tables.words(method)}, epsilon {epsilon:g}/255",
                 records.select(attacks, method=method, strength=epsilon),
             )
-    for method in ("random", "salient"):
-        add(
-            f"half of the patches dropped, {method}",
-            records.select(accuracy, stage="occlusion", method=method, strength=0.5),
-        )
+    for fill, part in list(by_fill.split(records.select(accuracy, stage="occlusion", strength=0.5)).items())[:1]:
+        how = "" if fill == "zero" else f", {by_fill.TITLES[fill]}"
+        for method in ("random", "salient"):
+            add(f"half of the patches dropped, {method}{how}", records.select(part, method=method))
     damaged = records.select(accuracy, stage="corruption", strength=5.0)
     few = len(damaged) <= _FEW
     for method in (damaged if few else damaged.sort_values("value").head(_FEW))["method"]:
@@ -107,27 +106,26 @@ def _adversarial(rows: pd.DataFrame, figures: Figures) -> str:
 
 
 def _occlusion(rows: pd.DataFrame, figures: Figures) -> str:
-    return _curve_section(rows, figures, "occlusion", "Occlusion", "patches dropped (share)")
+    fills = by_fill.split(records.select(rows, stage="occlusion"))
+    if not fills:
+        return ""
+    black = not set(fills) - {"zero"}
+    parts = ["## Occlusion", *([] if black else [by_fill.EXPLANATION]), _figure(figures, "occlusion")]
+    for fill, part in fills.items():
+        parts.append("Accuracy (%):" if black else f"Accuracy (%), {by_fill.TITLES[fill]}:")
+        parts.append(tables.grid(part, metric="accuracy", strengths="patches dropped (share)"))
+    return "\n\n".join(parts)
 
 
 def _corruption(rows: pd.DataFrame, figures: Figures) -> str:
-    return _curve_section(rows, figures, "corruption", "Corruptions", "severity")
-
-
-def _curve_section(rows, figures, stage: str, title: str, strengths: str) -> str:
-    rows = records.select(rows, stage=stage)
+    rows = records.select(rows, stage="corruption")
     if rows.empty:
         return ""
-    parts = [
-        f"## {title}",
-        _figure(figures, stage),
-        "Accuracy (%):",
-        tables.grid(rows, metric="accuracy", strengths=strengths),
-    ]
-    if len(records.select(rows, metric="auc")):
-        parts += ["AUC:", tables.grid(rows, metric="auc", strengths=strengths)]
-    if len(records.select(rows, metric="ece")):
-        parts += ["Calibration error (ECE):", tables.grid(rows, metric="ece", strengths=strengths)]
+    parts = ["## Corruptions", _figure(figures, "corruption")]
+    titles = {"accuracy": "Accuracy (%):", "auc": "AUC:", "ece": "Calibration error (ECE):"}
+    for metric, title in titles.items():
+        if len(records.select(rows, metric=metric)):
+            parts += [title, tables.grid(rows, metric=metric, strengths="severity")]
     return "\n\n".join(parts)
 
 

@@ -7,10 +7,10 @@ Everything here decides numbers in the rows. Where files lie and which stages to
 import dataclasses
 
 from mamba_jax import identity, training
-from threats import adversarial, campaigns, corruptions, faults, outcomes
+from threats import adversarial, campaigns, corruptions, faults, occlusion, outcomes
 
 STAGES = ("train", "clean", "adversarial", "occlusion", "corruption", "fault", "report")
-OCCLUSION_MODES = ("random", "salient", "non_salient")
+OCCLUSION_MODES = ("random", "salient", "non_salient", *(f"scan_{name}" for name in occlusion.SCAN_DIRECTIONS))
 FAULT_TARGETS = ("weights", "activations")
 FAULT_MODES = ("random", "layerwise", "worst", "campaign")
 
@@ -102,12 +102,13 @@ class AdversarialConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OcclusionConfig:
-    """Patches set to black.
+    """Patches dropped and filled.
 
     Attributes:
-      modes: of `OCCLUSION_MODES`.
+      modes: of `OCCLUSION_MODES`: in which order patches are dropped.
+      fills: names in `threats.occlusion.FILLS`: what takes their place. Every mode is measured with every fill.
       information_losses: shares of patches dropped, in [0, 1].
-      draws: how many random patch orders each image is measured with.
+      draws: how many draws each image is measured with, where the patch order or the fill is random.
       grid: patches per side, or None for the usual grid of the image size.
       images: how many test images; 0 for all.
     """
@@ -117,9 +118,11 @@ class OcclusionConfig:
     draws: int = 5
     grid: int | None = None
     images: int = 1000
+    fills: tuple[str, ...] = identity.later(("zero",))
 
     def __post_init__(self) -> None:
         _each_known("occlusion_modes", self.modes, OCCLUSION_MODES)
+        _each_known("occlusion_fills", self.fills, tuple(occlusion.FILLS))
         _each_within("information_losses", self.information_losses, 0.0, 1.0)
         _at_least("occlusion_draws", self.draws, 1)
         _at_least("occlusion_grid", self.grid, 1)

@@ -7,7 +7,7 @@ from absl import flags
 
 from experiments.settings import config
 from mamba_jax import data, models, scan, training
-from threats import adversarial, campaigns, corruptions, faults, outcomes
+from threats import adversarial, campaigns, corruptions, faults, occlusion, outcomes
 from threats.faults import batching
 
 _ATTACK, _OCCLUSION = config.AdversarialConfig(), config.OcclusionConfig()
@@ -98,8 +98,14 @@ _IMAGE_THREATS: tuple[Entry, ...] = (
     (flags.DEFINE_integer, "restarts", _ATTACK.restarts, "random starts of iterated attacks; the worst counts"),
     (flags.DEFINE_integer, "attack_images", _ATTACK.images, "test images attacked; 0 for all"),
     (flags.DEFINE_list, "occlusion_modes", _OCCLUSION.modes, f"any of {', '.join(config.OCCLUSION_MODES)}"),
+    (
+        flags.DEFINE_list,
+        "occlusion_fills",
+        _OCCLUSION.fills,
+        f"of dropped patches: any of {', '.join(occlusion.FILLS)}",
+    ),
     (flags.DEFINE_list, "information_losses", _OCCLUSION.information_losses, "shares of patches dropped, in [0, 1]"),
-    (flags.DEFINE_integer, "occlusion_draws", _OCCLUSION.draws, "random patch orders per image"),
+    (flags.DEFINE_integer, "occlusion_draws", _OCCLUSION.draws, "draws per image, where patch order or fill is random"),
     (flags.DEFINE_integer, "occlusion_grid", None, "patches per side [7 at 28 px, 14 at 224 px]"),
     (flags.DEFINE_integer, "occlusion_images", _OCCLUSION.images, "test images occluded; 0 for all"),
     (

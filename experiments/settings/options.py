@@ -91,6 +91,7 @@ def _config(values: flags.FlagValues) -> config.ExperimentConfig:
         ),
         occlusion=config.OcclusionConfig(
             modes=tuple(values.occlusion_modes),
+            fills=tuple(values.occlusion_fills),
             information_losses=_numbers(values, "information_losses", float),
             draws=values.occlusion_draws,
             grid=values.occlusion_grid,

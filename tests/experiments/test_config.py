@@ -47,6 +47,13 @@ def test_the_sites_of_the_worst_case_are_told_only_where_they_are_chosen():
     assert serial.from_json(config.ExperimentConfig, json.loads(json.dumps(serial.to_json(chosen)))) == chosen
 
 
+def test_the_fills_are_told_only_where_they_are_chosen():
+    assert "fills" not in serial.to_json(_config())["occlusion"]
+    chosen = _config(occlusion=config.OcclusionConfig(fills=("zero", "noise")))
+    assert serial.to_json(chosen)["occlusion"]["fills"] == ["zero", "noise"]
+    assert serial.from_json(config.ExperimentConfig, json.loads(json.dumps(serial.to_json(chosen)))) == chosen
+
+
 def test_a_configuration_is_hashable_and_frozen():
     chosen = _config()
     assert hash(chosen) == hash(_config())
@@ -63,6 +70,15 @@ def test_a_configuration_is_hashable_and_frozen():
         (lambda: config.AdversarialConfig(epsilons=(-1.0,)), r"epsilons must lie in \[0, 255\], got -1"),
         (lambda: config.AdversarialConfig(pgd_steps=0), "pgd_steps must be at least 1, got 0"),
         (lambda: config.OcclusionConfig(information_losses=(0.5, 1.5)), r"must lie in \[0, 1\], got 1.5"),
+        (
+            lambda: config.OcclusionConfig(modes=("rows",)),
+            "occlusion_modes must be among random, .*, scan_columns_reversed; got 'rows'",
+        ),
+        (
+            lambda: config.OcclusionConfig(fills=("black",)),
+            "occlusion_fills must be among zero, mean, blur, noise; got 'black'",
+        ),
+        (lambda: config.OcclusionConfig(fills=()), "occlusion_fills must name each entry once and at least one of"),
         (lambda: config.CorruptionConfig(corruptions=("fog_of_war",)), "among gaussian_noise, shot_noise"),
         (lambda: config.CorruptionConfig(severities=(0, 1)), r"severities must lie in \[1, 5\], got 0"),
         (

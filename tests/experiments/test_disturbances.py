@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tqdm
 
 from experiments.settings import config
 from experiments.stages import adversarial, batched, corruption, measures, occlusion
 from experiments.storage import records
 from mamba_jax import data
 from threats import ATTACKS, corruptions, statistics
+from threats import occlusion as library
 
 
 def _apply(variables, images):
@@ -34,6 +36,12 @@ class _Context:
         self.model = types.SimpleNamespace(apply=_apply)
         self.apply = jax.jit(_apply)
 
+    def bar(self, total, what):
+        return tqdm.tqdm(total=total, disable=True)
+
+    def test_images(self, count):
+        return self.split
+
     def key(self, *names):
         return jax.random.key(len(names))
 
@@ -46,13 +54,57 @@ def test_the_salient_orders_take_one_gradient_per_batch(monkeypatch):
     order = jax.jit(lambda variables, images: jnp.tile(jnp.arange(16), (len(images), 1)))
     counted = lambda variables, images: ranked.append(len(images)) or order(variables, images)  # noqa: E731
     monkeypatch.setattr(occlusion, "_salient", lambda *arguments: counted)
-    modes = ["salient", "non_salient"]
-    found = ctx.map(occlusion._logits(ctx, modes), ctx.split, key=jax.random.key(0))
+    methods = [occlusion.Method(mode, fill) for mode in ("salient", "non_salient") for fill in ("zero", "mean")]
+    found = ctx.map(occlusion._logits(ctx, methods), ctx.split, key=jax.random.key(0))
     assert ranked == [4, 4]
     pixels = np.asarray(data.to_float(ctx.split.images))
+    clean = pixels.mean((1, 2, 3))
     for mode, half in (("salient", pixels[:, 4:]), ("non_salient", pixels[:, :4])):
-        expected = np.stack([pixels.mean((1, 2, 3)), half.mean((1, 2, 3)) / 2, np.zeros(6)], axis=1)
-        np.testing.assert_allclose(found[mode][..., 0], expected, atol=1e-6)
+        kept = half.mean((1, 2, 3)) / 2
+        for name, fill in ((mode, np.zeros(6)), (f"{mode}/mean", clean)):
+            expected = np.stack([clean, kept + fill / 2, fill], axis=1)
+            np.testing.assert_allclose(found[name][..., 0], expected, atol=1e-6)
+
+
+def test_a_scan_hides_the_half_that_it_meets_first():
+    ctx = _Context()
+    methods = [occlusion.Method(mode, "zero") for mode in config.OCCLUSION_MODES[3:]]
+    found = ctx.map(occlusion._logits(ctx, methods), ctx.split, key=jax.random.key(0))
+    pixels = np.asarray(data.to_float(ctx.split.images))
+    left = {"rows": pixels[:, 4:], "columns": pixels[:, :, 4:]}
+    left |= {"rows_reversed": pixels[:, :4], "columns_reversed": pixels[:, :, :4]}
+    assert set(found) == {f"scan_{name}" for name in left}
+    for name, half in left.items():
+        np.testing.assert_allclose(found[f"scan_{name}"][:, 1, 0], half.mean((1, 2, 3)) / 2, atol=1e-6)
+
+
+def test_what_is_random_is_drawn_again_and_nothing_else(monkeypatch):
+    ctx, passes, kept = _Context(modes=("random", "scan_rows"), fills=("zero", "blur", "noise")), [], []
+    original = occlusion._logits
+    monkeypatch.setattr(occlusion, "_logits", lambda _, methods: passes.append(methods) or original(ctx, methods))
+    monkeypatch.setattr(occlusion.pictures, "keep", lambda ctx, stage, columns: kept.extend(columns))
+    rows = occlusion.run(ctx)
+    names = ["random", "scan_rows", "random/blur", "scan_rows/blur", "random/noise", "scan_rows/noise"]
+    assert [[method.name for method in methods] for methods in passes] == [names, [*names[:1], *names[2::2], names[5]]]
+    assert list(dict.fromkeys(row.method for row in rows)) == names
+    assert {row.interval.count for row in rows} == {6}
+    shown = ["random", "scan rows", "random, blur", "random, noise"]
+    assert kept == [f"{title}\n50 % of patches" for title in shown]
+
+
+def test_draws_of_noise_differ_and_leave_the_patch_orders_as_they_were():
+    ctx = _Context(information_losses=(0.5,))
+    noise, black = occlusion.Method("scan_rows", "noise"), occlusion.Method("random", "zero")
+    keys = [jax.random.key(draw) for draw in range(2)]
+    found = [ctx.map(occlusion._logits(ctx, [black, noise]), ctx.split, key=key) for key in keys]
+    assert np.all(found[0][noise.name] != found[1][noise.name]), "every image has noise of its own in each draw"
+    for key, both in zip(keys, found, strict=True):
+        alone = ctx.map(occlusion._logits(ctx, [black]), ctx.split, key=key)
+        np.testing.assert_array_equal(alone[black.name], both[black.name])
+        batch = np.asarray(data.to_float(ctx.split.images[:4]))
+        ranks = library.random_order(jax.random.fold_in(key, 0), 4, grid=4)
+        expected = _apply(None, library.patch_drop(batch, ranks, information_loss=0.5, grid=4))
+        np.testing.assert_allclose(both[black.name][:4, 0], expected, atol=1e-6)
 
 
 def test_the_gallery_shows_the_corruptions_that_cost_most():

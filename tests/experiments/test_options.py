@@ -53,6 +53,16 @@ def test_all_corruptions_are_those_with_the_preset():
         chosen("--corruptions=all", "--corruption_preset=mine")
 
 
+def test_orders_and_fills_of_occlusion_are_chosen_by_flags():
+    def chosen(*flags):
+        occlusion = options.parse(["--dataset=breastmnist", *flags])[0].occlusion
+        return occlusion.modes, occlusion.fills
+
+    assert chosen() == (("random", "salient"), ("zero",))
+    flags = ["--occlusion_modes=scan_rows,scan_columns_reversed", "--occlusion_fills=mean,noise"]
+    assert chosen(*flags) == (("scan_rows", "scan_columns_reversed"), ("mean", "noise"))
+
+
 @pytest.mark.parametrize(
     "spelling", [["--flagfile=demo.flags"], ["--flagfile", "demo.flags"], ["-flagfile=demo.flags"]]
 )

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from experiments import report
-from experiments.reporting import by_class, plots, sections, tables
+from experiments.reporting import by_class, by_fill, plots, sections, tables
 from experiments.storage import folder, records
-from threats import corruptions
+from threats import corruptions, occlusion
 
 
 def test_every_figure_is_drawn_from_rows_alone(finished):
@@ -34,6 +34,27 @@ def test_a_curve_shows_its_values(rows, faults, tmp_path):
     assert set(lines) == {"random", "salient", "most frequent class (55.0 %)"}
     np.testing.assert_allclose(lines["random"].get_xdata(), [0.0, 0.5, 0.9])
     np.testing.assert_allclose(lines["random"].get_ydata(), [80.0, 55.0, 35.0])
+
+
+def test_every_fill_has_its_panel_and_its_table(rows, faults, tmp_path):
+    black = rows["occlusion"]
+    both = pd.concat([black, black.assign(method=black["method"] + "/noise", value=black["value"] / 2)])
+    figure = plots.occlusion(plots.Material(both, faults, None, tmp_path))
+    assert [axis.get_title() for axis in figure.axes] == ["filled with black", "filled with noise"]
+    for axis, start in zip(figure.axes, (80.0, 40.0), strict=True):
+        lines = {line.get_label(): line.get_ydata()[0] for line in axis.get_lines()}
+        assert lines == {"random": pytest.approx(start), "salient": pytest.approx(start)}
+    text = sections._occlusion(both, {})
+    assert text.index("filled with black:") < text.index("80.0") < text.index("filled with noise:") < text.index("40.0")
+    assert "mean over draws" in text
+    assert sections.SECTIONS[0](both, {}).count("half of the patches dropped") == 2
+    noise = both[both["method"].str.endswith("noise")]
+    assert "half of the patches dropped, salient, filled with noise" in sections.SECTIONS[0](noise, {})
+    assert "filled" not in sections._occlusion(black, {})
+
+
+def test_fills_have_a_title_each():
+    assert list(by_fill.TITLES) == list(occlusion.FILLS)
 
 
 def test_classes_are_shown_under_the_strongest_attack_where_it_halves_the_accuracy(rows):

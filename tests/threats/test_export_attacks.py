@@ -66,7 +66,9 @@ def test_occlusion_lowers_for_accelerators():
     def occlude(variables, key, images, share):
         salient = occlusion.salient_order(cnn, variables, images, grid=4)
         drop = functools.partial(occlusion.patch_drop, images, information_loss=share, grid=4)
-        return drop(salient), drop(occlusion.random_order(key, 2, grid=4))
+        fills = [occlusion.make_fill(key, images, name=name) for name in occlusion.FILLS]
+        scan = occlusion.scan_order(2, direction="columns_reversed", grid=4)
+        return drop(salient), drop(occlusion.random_order(key, 2, grid=4)), [drop(scan, fill=fill) for fill in fills]
 
     exported = jax.export.export(jax.jit(occlude), platforms=PLATFORMS)(
         VARIABLES, jax.random.key(0), IMAGES, jnp.float32(0.5)
@@ -78,7 +80,7 @@ MODULES = [autopgd, carlini_wagner, deepfool, draws, ensembles, fab, gradient, h
 MODULES += [occlusion, spsa, square, stochastic, universal]
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [*MODULES, occlusion.fills, occlusion.orders, occlusion.patches])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module)
     assert result.failed == 0

@@ -1,4 +1,4 @@
-"""PatchDrop: how many pixels go, in which order, and that every image has its own."""
+"""PatchDrop: how many pixels go, in which order, and that every image has its own where the order is drawn or found."""
 
 import functools
 
@@ -83,6 +83,51 @@ def test_salient_order_of_a_linear_model(labels):
     np.testing.assert_array_equal(occlusion.reversed_order(ranks)[0], 8 - expected)
 
 
+def scanned(direction, grid):
+    """The patches (row, column) in the order in which a loop over the image comes to them."""
+    forwards, backwards = range(grid), range(grid - 1, -1, -1)
+    return {
+        "rows": [(row, column) for row in forwards for column in forwards],
+        "columns": [(row, column) for column in forwards for row in forwards],
+        "rows_reversed": [(row, column) for row in backwards for column in backwards],
+        "columns_reversed": [(row, column) for column in backwards for row in backwards],
+    }[direction]
+
+
+@pytest.mark.parametrize("grid", [1, 2, 5])
+@pytest.mark.parametrize("direction", occlusion.SCAN_DIRECTIONS)
+def test_a_scan_drops_the_patches_that_a_loop_comes_to_first(direction, grid):
+    images = np.random.default_rng(0).uniform(0.1, 1.0, size=(2, 10, 10, 3)).astype(np.float32)
+    ranks = occlusion.scan_order(2, direction=direction, grid=grid)
+    assert ranks.dtype == jnp.int32
+    side = 10 // grid
+    for count in range(grid * grid + 1):
+        expected = images.copy()
+        for row, column in scanned(direction, grid)[:count]:
+            expected[:, row * side : (row + 1) * side, column * side : (column + 1) * side] = 0.0
+        dropped = occlusion.patch_drop(images, ranks, information_loss=count / grid**2, grid=grid)
+        np.testing.assert_array_equal(dropped, expected)
+
+
+def test_the_directions_are_four_and_come_in_opposite_pairs():
+    ranks = {name: occlusion.scan_order(1, direction=name, grid=3) for name in occlusion.SCAN_DIRECTIONS}
+    assert len({tuple(order[0].tolist()) for order in ranks.values()}) == 4
+    for name in ("rows", "columns"):
+        np.testing.assert_array_equal(occlusion.reversed_order(ranks[name]), ranks[f"{name}_reversed"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"direction": "diagonal"}, "direction must be one of rows, columns, rows_reversed, .* got 'diagonal'"),
+        ({"grid": 0}, "grid must be at least 1 patch, got 0"),
+    ],
+)
+def test_an_unknown_scan_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        occlusion.scan_order(1, **({"direction": "rows", "grid": 2} | options))
+
+
 @pytest.mark.parametrize("task", ["multi-class", "multi-label"])
 def test_salient_order_is_each_images_own(task):
     draws = np.random.default_rng(0)
@@ -128,6 +173,8 @@ def test_information_loss_may_be_traced_and_per_image_without_recompiling():
         ({"grid": 0}, "grid must be in 1 to 4, the shorter side in pixels, got 0"),
         ({"grid": 3}, r"ranks must have shape \(1, 9\), one per patch, got \(1, 4\)"),
         ({"images": np.ones((4, 4, 1))}, r"images must be \[b, h, w, c\], got shape \(4, 4, 1\)"),
+        ({"fill": jnp.ones(3)}, r"fill must be a number, \[1\] or \(1, 4, 6, 1\), got shape \(3,\)"),
+        ({"fill": "mean"}, r"fill must be values, got 'mean': make them with make_fill\(key, images, name='mean'\)"),
     ],
 )
 def test_bad_options_are_named(options, message):
