@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from threats import outcomes
-from threats.adversarial import candidates, draws, norms, objectives
+from threats.adversarial import candidates, convolutions, draws, norms, objectives
 from threats.adversarial.candidates import AttackResult
 
 KEEPS = ("best", "last")
@@ -107,9 +107,11 @@ def pgd(
         score = judge(apply(variables, x), labels)
         return jnp.sum(score.value), score
 
+    slope = convolutions.in_loop(jax.value_and_grad(standing, has_aux=True))
+
     def ascend(carry, _):
         x, momentum, best = carry
-        (_, score), gradient = jax.value_and_grad(standing, has_aux=True)(x)
+        (_, score), gradient = slope(x)
         if keep == "best":
             best = candidates.better(best, x, score)
         if decay is not None:
