@@ -1,12 +1,24 @@
-"""A step of projected gradient descent against one gradient with respect to the images: what an attack costs beside it.
+"""Projected gradient descent: a step of it against one gradient with respect to the images, and the whole of it against
+Foolbox's on the same model.
+
+    python -m benchmarks.attacks           # with Foolbox, which the suite leaves out as it takes minutes
 
 A step's time is the difference of a long and a short attack over the difference of their steps, in the same round; so
 the passes before the first step and after the last do not count.
+
+Against Foolbox both do the same: a uniform start in the ball, as many gradients of the summed cross-entropy, the last
+iterate, and one forward pass that says which images are misclassified. Ours is one jitted program; Foolbox's loop runs
+in Python, on the model's `apply` jitted, or on the plain one, which it evaluates operation by operation, compiling the
+loops of the scans anew at each call.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,36 +27,110 @@ import threats
 from benchmarks import figures, floors, setting, timing
 from mamba_jax import models, training
 
-_EPSILON = 8 / 255
+EPSILON, STEP_SIZE = 8 / 255, 2 / 255
+NO_FOOLBOX = "attacks_foolbox: left out, as Foolbox is not installed; `pip install foolbox` or `make setup` does"
 
 
 def run(given: setting.Setting) -> Iterator[figures.Figure]:
-    """Seconds of an input gradient and of a PGD step, and their ratio."""
-    model, variables = setting.subject(given.sizes)
-    count, (few, many) = given.sizes.attack_images, given.sizes.attack_steps
-    images = setting.images(count, model.config.image_size, model.config.in_channels)
-    labels = setting.labels(count)
-    given.say("attacks: compiling")
+    """Of each model, seconds of an input gradient and of a PGD step, and their ratio."""
+    for name in setting.ATTACKED:
+        yield from _step_vs_grad(given, name)
+
+
+def run_foolbox(given: setting.Setting) -> Iterator[figures.Figure]:
+    """Of each model, images per second, and how many times as long Foolbox takes; nothing where it is not installed."""
+    try:
+        foolbox_pgd = _foolbox_pgd()
+    except ImportError:
+        given.say(NO_FOOLBOX)
+        return
+    for name in setting.ATTACKED:
+        yield from _vs_foolbox(given, name, foolbox_pgd)
+
+
+def _step_vs_grad(given: setting.Setting, name: str) -> Iterator[figures.Figure]:
+    subject, (few, many) = setting.attacked(given.sizes, name), given.sizes.attack_steps
+    model, variables, images, labels = subject
+    given.say(f"attacks, {name}: compiling")
 
     def gradient_of(method: str):
-        apply = models.from_config(dataclasses.replace(model.config, scan_method=method)).apply
+        options = {"scan_method": method} if model.config.name.startswith("medmamba") else {}
+        apply = models.from_config(dataclasses.replace(model.config, **options)).apply
 
         def total(images, variables):
             return jnp.sum(training.loss(apply(variables, images), labels, "multi-class"))
 
         return lambda variables, images: jax.grad(total)(images, variables)
 
-    def attack(steps: int):
-        whole = jax.jit(functools.partial(threats.pgd, model.apply, steps=steps))
-        return functools.partial(whole, variables, images, labels, key=jax.random.key(0), epsilon=_EPSILON)
-
     work = floors.without_scan(gradient_of, variables, images, gradient=True).work
     floor = work.seconds(given.rates)
-    gradient = functools.partial(jax.jit(gradient_of("auto")), variables, images)
-    compared = {"input gradient": gradient, "short": attack(few), "long": attack(many)}
-    seconds = given.compare(f"attacks, PGD of {few} and of {many} steps, {count} images", compared)
+    compared = {"input gradient": functools.partial(jax.jit(gradient_of("auto")), variables, images)}
+    compared |= {"short": pgd(subject, few), "long": pgd(subject, many)}
+    seconds = given.compare(f"attacks, {name}, PGD of {few} and of {many} steps, {len(images)} images", compared)
     step = (seconds["long"] - seconds["short"]) / (many - few)
-    for name, samples in (("input_gradient", seconds["input gradient"]), ("pgd_step", step)):
-        yield figures.Figure(name=f"attacks/{name}", unit="s", interval=timing.median(samples), floor=floor)
+    for figure, samples in (("input_gradient", seconds["input gradient"]), ("pgd_step", step)):
+        yield figures.Figure(name=f"attacks/{figure}_{name}", unit="s", interval=timing.median(samples), floor=floor)
     interval = timing.ratio(step, seconds["input gradient"])
-    yield figures.Figure(name="attacks/pgd_step_over_input_gradient", unit="x", interval=interval)
+    yield figures.Figure(name=f"attacks/pgd_step_vs_grad_{name}", unit="x", interval=interval)
+
+
+def _vs_foolbox(given: setting.Setting, name: str, foolbox_pgd: Callable[..., Any]) -> Iterator[figures.Figure]:
+    sizes, subject = given.sizes, setting.attacked(given.sizes, name)
+    jitted, plain = jax.jit(subject.model.apply), subject.model.apply
+    for suffix, kind, apply, steps, rounds in (
+        ("", "jitted", jitted, sizes.foolbox_steps, sizes.rounds),
+        ("_plain", "plain", plain, sizes.foolbox_plain_steps, sizes.foolbox_plain_rounds),
+    ):
+        ours, theirs = f"PGD of {steps} steps", f"Foolbox, {kind} apply, {steps} steps"
+        compared = {ours: pgd(subject, steps, keep="last"), theirs: foolbox_pgd(subject, apply, steps)}
+        what = f"attacks, {name}, {len(subject.images)} images, against Foolbox"
+        seconds = given.compare(what, compared, rounds)
+        yield figures.Figure(
+            name=f"attacks/pgd_vs_foolbox{suffix}_{name}",
+            unit="images/s",
+            interval=timing.rate(timing.median(seconds[ours]), len(subject.images)),
+            other=theirs,
+            other_ratio=timing.ratio(seconds[theirs], seconds[ours]),
+        )
+
+
+def pgd(subject: setting.Attacked, steps: int, **options: Any) -> Callable[[], Any]:
+    """Our PGD on the subject, compiled at its first call; returns the result."""
+    attack = functools.partial(threats.pgd, subject.model.apply, steps=steps, **options)
+    arguments = {"key": jax.random.key(0), "epsilon": EPSILON, "step_size": STEP_SIZE}
+    return functools.partial(jax.jit(attack), subject.variables, subject.images, subject.labels, **arguments)
+
+
+def _foolbox_pgd() -> Callable[..., Callable[[], Any]]:
+    """`(subject, apply, steps) -> its PGD on them`; raises ImportError if Foolbox is not installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import foolbox
+
+    def made(subject: setting.Attacked, apply: Callable[..., jax.Array], steps: int) -> Callable[[], Any]:
+        model = foolbox.JAXModel(functools.partial(apply, subject.variables), bounds=(0, 1))
+        attack = foolbox.attacks.LinfProjectedGradientDescentAttack(
+            abs_stepsize=STEP_SIZE, steps=steps, random_start=True
+        )
+
+        def call():
+            with _as_foolbox_expects():
+                _, images, success = attack(model, subject.images, subject.labels, epsilons=EPSILON)
+            return images, success
+
+        return call
+
+    return made
+
+
+@contextlib.contextmanager
+def _as_foolbox_expects() -> Iterator[None]:
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+if __name__ == "__main__":
+    from benchmarks import suite
+
+    sys.exit(suite.main(["--only=attacks,attacks_foolbox", *sys.argv[1:]]))

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks import machine, timing
 from mamba_jax import models, zoo
 
+ATTACKED = ("medmamba_n", "medmamba_t", "resnet18")
 _TINY = {"name": "medmamba", "depths": (1, 0, 0, 0), "dims": (4, 8, 16, 32), "d_state": 2}
 
 
@@ -23,14 +24,16 @@ class Sizes:
     Attributes:
       rounds: of each comparison.
       matrix_side, copied_bytes: see `machine.measure`.
-      model, model_n: options of `create_model` for MedMamba-T and the nano model.
-      zoo: name of a trained model for attacks; None for `model_n` untrained.
+      model, model_n, resnet: options of `create_model` for MedMamba-T, the nano model and ResNet-18.
+      zoo: name of a trained nano model for attacks; None for `model_n` untrained.
       batch: images at 28 px. batch_224: at 224 px.
       side_28, side_224: pixels. patch_28, patch_224: pixels.
       batches: for the time per image.
       scan_stages: (l, d) of the scan in each stage at 28 px. scan_states: n.
       scan_lengths: tokens, for the scaling; scan_scaling_batch: b.
-      attack_images, attack_steps: of PGD, a short and a long run.
+      attack_images, attack_images_n: images attacked, for the nano model more. attack_steps: of PGD, a short and a long
+        run.
+      foolbox_steps: of PGD against Foolbox on a jitted model. foolbox_plain_steps, _rounds: on a plain one.
       campaign_images, campaign_rounds: of the fault trials. campaign_trials_n, campaign_trials_t: in a round, with and
         without reuse.
       starts: cold and warm starts of a fresh process.
@@ -41,6 +44,7 @@ class Sizes:
     copied_bytes: int = 2**29
     model: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "medmamba_t"})
     model_n: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "medmamba_n"})
+    resnet: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "resnet18"})
     zoo: str | None = "pneumoniamnist/medmamba_n"
     batch: int = 32
     batch_224: int = 4
@@ -53,8 +57,12 @@ class Sizes:
     scan_states: int = 16
     scan_lengths: tuple[int, ...] = (49, 196, 784, 3136)
     scan_scaling_batch: int = 8
-    attack_images: int = 64
+    attack_images: int = 16
+    attack_images_n: int = 64
     attack_steps: tuple[int, int] = (1, 4)
+    foolbox_steps: int = 20
+    foolbox_plain_steps: int = 4
+    foolbox_plain_rounds: timing.Rounds = dataclasses.field(default_factory=lambda: timing.Rounds(least=3, most=3))
     campaign_images: int = 1000
     campaign_rounds: int = 3
     campaign_trials_n: tuple[int, int] = (96, 4)
@@ -69,6 +77,7 @@ SMALL = Sizes(
     copied_bytes=2**16,
     model=_TINY,
     model_n=_TINY,
+    resnet=_TINY,
     zoo=None,
     batch=2,
     batch_224=1,
@@ -79,7 +88,11 @@ SMALL = Sizes(
     scan_lengths=(4, 8),
     scan_scaling_batch=2,
     attack_images=2,
+    attack_images_n=2,
     attack_steps=(1, 2),
+    foolbox_steps=2,
+    foolbox_plain_steps=1,
+    foolbox_plain_rounds=timing.Rounds(least=1, most=1, seconds=0.0),
     campaign_images=2,
     campaign_rounds=2,
     campaign_trials_n=(2, 1),
@@ -102,10 +115,12 @@ class Setting:
     rates: machine.Rates
     say: Callable[[str], None]
 
-    def compare(self, what: str, functions: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
-        """`timing.interleave` with a line of progress before it."""
+    def compare(
+        self, what: str, functions: Mapping[str, Callable[[], Any]], rounds: timing.Rounds | None = None
+    ) -> dict[str, np.ndarray]:
+        """`timing.interleave` with a line of progress before it; `rounds` are those of the sizes unless given."""
         self.say(f"{what}: {', '.join(functions)}")
-        return timing.interleave(functions, self.sizes.rounds)
+        return timing.interleave(functions, rounds or self.sizes.rounds)
 
 
 def progress() -> Callable[[str], None]:
@@ -128,9 +143,26 @@ def labels(count: int) -> jax.Array:
     return jnp.arange(count, dtype=jnp.int32) % 2
 
 
-def subject(sizes: Sizes) -> tuple[models.Model, Any]:
-    """The trained model that is attacked, with its variables; `model_n` untrained where the sizes name none."""
-    if sizes.zoo is not None:
-        return zoo.load_pretrained(sizes.zoo)
-    model = models.create_model(**sizes.model_n, num_classes=2)
-    return model, model.init(jax.random.key(0))
+class Attacked(NamedTuple):
+    """A model with its variables, and images [b, 28, 28, c] with labels [b] to attack it at."""
+
+    model: models.Model
+    variables: Any
+    images: jax.Array
+    labels: jax.Array
+
+
+def attacked(sizes: Sizes, name: str) -> Attacked:
+    """The attacked model of that name in `ATTACKED`: the nano one trained, if the sizes name one, the others drawn."""
+    count = sizes.attack_images_n if name == "medmamba_n" else sizes.attack_images
+    if name == "medmamba_n" and sizes.zoo is not None:
+        model, variables = zoo.load_pretrained(sizes.zoo)
+    else:
+        options = {
+            "medmamba_n": sizes.model_n,
+            "medmamba_t": {**sizes.model, "patch_size": sizes.patch_28},
+            "resnet18": sizes.resnet,
+        }[name]
+        model = models.create_model(**options, num_classes=8, image_size=sizes.side_28)
+        variables = model.init(jax.random.key(0))
+    return Attacked(model, variables, images(count, model.config.image_size, model.config.in_channels), labels(count))

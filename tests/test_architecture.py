@@ -47,6 +47,8 @@ DECLARED = {re.match(r"[\w.-]+", one)[0].lower().replace("_", "-") for one in PR
 DISTRIBUTION_OF = {"PIL": "pillow", "absl": "absl-py", "orbax": "orbax-checkpoint", "sklearn": "scikit-learn"}
 # Declares PyTorch, so that it is installed by hand without its dependencies.
 UNDECLARED = {"medmnist"}
+# Compared with where it is installed, and nowhere needed.
+OPTIONAL = {"benchmarks/attacks.py": {"foolbox"}}
 ORBAX = "mamba_jax/training/checkpoint.py"
 LONGEST = 300
 
@@ -119,7 +121,8 @@ def _orbax_imports(name, tree):
 def _undeclared_imports(name, tree):
     """Third-party imports that installing the project need not bring."""
     roots = {imported.split(".")[0] for imported in _imports(tree)} - sys.stdlib_module_names - set(PACKAGES)
-    brought_by = {root: DISTRIBUTION_OF.get(root, root).lower().replace("_", "-") for root in roots - UNDECLARED}
+    roots -= UNDECLARED | OPTIONAL.get(name, set())
+    brought_by = {root: DISTRIBUTION_OF.get(root, root).lower().replace("_", "-") for root in roots}
     return sorted(root for root, distribution in brought_by.items() if distribution not in DECLARED)
 
 

@@ -3,13 +3,14 @@
 import functools
 import json
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import figures, floors, gpu, machine, setting, suite, timing
+from benchmarks import attacks, figures, floors, gpu, machine, setting, suite, timing
 from benchmarks import scan as scan_benchmark
 from mamba_jax import scan
 from mamba_jax.scan import sequential, single
@@ -28,6 +29,9 @@ PROMISED = {
     "campaign/trials_per_s_medmamba_t": "trials/s",
     "campaign/trials_per_s_medmamba_n": "trials/s",
     "campaign/peak_memory": "GB",
+    **{f"attacks/pgd_step_vs_grad_{name}": "x" for name in setting.ATTACKED},
+    **{f"attacks/pgd_vs_foolbox_{name}": "images/s" for name in setting.ATTACKED},
+    **{f"attacks/pgd_vs_foolbox_plain_{name}": "images/s" for name in setting.ATTACKED},
 }
 RATES = machine.Rates(100.0, 10.0, None, None)
 
@@ -205,6 +209,14 @@ def test_every_subject_runs_and_every_promised_figure_is_there(tmp_path, capsys)
     assert suite.SMALL_NOTE in page
     assert all(f"| {name} |" in page for name in found)
     assert json.loads((written / "machine.json").read_text())["versions"]["jax"] == jax.__version__
+
+
+def test_without_foolbox_a_line_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "foolbox", None)
+    said = []
+    given = setting.Setting(sizes=setting.SMALL, rates=RATES, say=said.append)
+    assert list(attacks.run_foolbox(given)) == []
+    assert said == [attacks.NO_FOOLBOX]
 
 
 def test_the_full_form_has_the_shapes_that_its_names_say():
