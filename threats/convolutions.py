@@ -1,4 +1,4 @@
-"""Gradients of convolutions inside a loop, made fast on CPUs without changing a value.
+"""Gradients of convolutions inside a loop, made fast on CPUs; values stay the same up to rounding.
 
 XLA's CPU backend has fast code for convolutions of images [b, h, w, c] by kernels [h, w, c, k] to [b, h, w, k] alone.
 It brings others into that form, but only outside of loops and branches. Models that are called in that form stay fast
