@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from absl import flags
 
+from experiments import commands
 from experiments.settings import serial
 from experiments.storage import folder, parts, records
 from threats import campaigns, statistics
@@ -46,17 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: without the program's name; those of the process by default.
     """
-    try:
-        (a, b), output = _parse(sys.argv[1:] if arguments is None else arguments)
-        found = compare(a, b)
-        if output:
-            records.write(found, pathlib.Path(output))
-        for line in _lines(found, a, b):
-            print(line)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    values = flags.FlagValues()
+    flags.DEFINE_string("output", None, "CSV file to write", flag_values=values)
+
+    def body(paths: list[str]) -> Iterator[str]:
+        if len(paths) != 2:
+            raise ValueError(f"give the folders of two runs, runs/a runs/b, got {len(paths)}")
+        found = compare(*paths)
+        if values.output:
+            records.write(found, pathlib.Path(values.output))
+        return _lines(found, *paths)
+
+    return commands.call("experiments.compare", __doc__, values, body, arguments)
 
 
 def compare(a: str, b: str) -> pd.DataFrame:
@@ -79,18 +81,6 @@ def compare(a: str, b: str) -> pd.DataFrame:
         held = " and ".join(f"{run.path} has {', '.join(run.identities)}" for run in runs)
         raise ValueError(f"there is no number format in common: {held}")
     return pd.DataFrame([row for name in both for row in _rows(*runs, name)])
-
-
-def _parse(arguments: Sequence[str]) -> tuple[list[str], str | None]:
-    values = flags.FlagValues()
-    flags.DEFINE_string("output", None, "CSV file to write", flag_values=values)
-    try:
-        paths = values(["experiments.compare", *arguments])[1:]
-    except flags.Error as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    if len(paths) != 2:
-        raise ValueError(f"give the folders of two runs, runs/a runs/b, got {len(paths)}")
-    return paths, values.output
 
 
 def _open(path: str) -> _Run:

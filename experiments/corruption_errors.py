@@ -4,9 +4,9 @@
     python -m experiments.corruption_errors runs/model --baseline=runs/baseline --output=errors.csv
 
 The folders are those of two finished runs whose corruption stages saw the same images. What every image was decided as
-is read; no model is. 1 is the baseline's level and smaller is better, see `threats.corruptions.metrics`; the intervals
-are of a bootstrap over images, paired. The balanced errors are of sets with one class per image. Exit codes as of
-`experiments.run`.
+is read; no model is. Where an image has several labels, it is wrong if one of them is. 1 is the baseline's level and
+smaller is better, see `threats.corruptions.metrics`; the intervals are of a bootstrap over images, paired. The balanced
+errors are of sets with one class per image. Exit codes as of `experiments.run`.
 """
 
 import pathlib
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
+from experiments import commands
 from experiments.settings import serial
 from experiments.stages import corruption
 from experiments.storage import folder, kept, records
@@ -43,17 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: without the program's name; those of the process by default.
     """
-    try:
-        model, baseline, output = _parse(sys.argv[1:] if arguments is None else arguments)
-        found = errors(model, baseline)
-        if output:
-            records.write(found, pathlib.Path(output))
-        for line in _lines(found, model, baseline):
-            print(line)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    values = flags.FlagValues()
+    flags.DEFINE_string("baseline", None, "folder of the run that the errors are relative to", flag_values=values)
+    flags.DEFINE_string("output", None, "CSV file to write", flag_values=values)
+
+    def body(paths: list[str]) -> Iterator[str]:
+        if len(paths) != 1 or values.baseline is None:
+            raise ValueError("give the folders of two runs: runs/model --baseline=runs/baseline")
+        found = errors(paths[0], values.baseline)
+        if values.output:
+            records.write(found, pathlib.Path(values.output))
+        return _lines(found, paths[0], values.baseline)
+
+    return commands.call("experiments.corruption_errors", __doc__, values, body, arguments)
 
 
 def errors(model: str, baseline: str) -> pd.DataFrame:
@@ -89,19 +92,6 @@ def errors(model: str, baseline: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["score", "corruption", *statistics.Interval._fields])
 
 
-def _parse(arguments: Sequence[str]) -> tuple[str, str, str | None]:
-    values = flags.FlagValues()
-    flags.DEFINE_string("baseline", None, "folder of the run that the errors are relative to", flag_values=values)
-    flags.DEFINE_string("output", None, "CSV file to write", flag_values=values)
-    try:
-        paths = values(["experiments.corruption_errors", *arguments])[1:]
-    except flags.Error as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    if len(paths) != 1 or values.baseline is None:
-        raise ValueError("give the folders of two runs: runs/model --baseline=runs/baseline")
-    return paths[0], values.baseline, values.output
-
-
 def _open(path: str) -> _Run:
     files = folder.RunFolder(pathlib.Path(path))
     about = files.about()
@@ -111,7 +101,8 @@ def _open(path: str) -> _Run:
     levels = identity["corruption"]["severities"]
 
     def part(name: str, severity: int) -> dict[str, np.ndarray]:
-        return kept.read(corruption.part(files, name, severity))
+        again = f"remove {files.root / 'finished' / 'corruption.json'} and give the run's command again"
+        return kept.read(corruption.part(files, name, severity), remedy=again)
 
     def wrong(name: str, severity: int) -> np.ndarray:
         found = part(name, severity)

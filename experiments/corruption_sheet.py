@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from experiments import commands
 from experiments.reporting import style, tables
 from mamba_jax import data
 from threats import corruptions
@@ -35,20 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags.DEFINE_integer("seed", 0, "of what is random", flag_values=values)
     flags.DEFINE_list("corruptions", list(corruptions.CORRUPTIONS), "which", flag_values=values)
     flags.DEFINE_string("output", "corruptions.png", "the figure", flag_values=values)
-    try:
-        if values(["experiments.corruption_sheet", *(sys.argv[1:] if arguments is None else arguments)])[1:]:
-            raise ValueError("every option is written as --flag=value")
+
+    def body(rest: list[str]) -> list[str]:
+        commands.no_arguments(rest)
         if values.npz is None:
             raise ValueError("give --npz=FILE in MedMNIST layout")
         images = data.load_npz(values.npz).splits["test"].images
         if values.image >= len(images):
             raise ValueError(f"image must be below {len(images)}, the number of test images, got {values.image}")
         drawn = sheet(images[values.image], values.corruptions, severity=values.severity, seed=values.seed)
-        print(style.save(drawn, pathlib.Path(values.output)))
-    except (flags.Error, ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+        return [str(style.save(drawn, pathlib.Path(values.output)))]
+
+    return commands.call("experiments.corruption_sheet", __doc__, values, body, arguments)
 
 
 def sheet(image: np.ndarray, names: Sequence[str], *, severity: int, seed: int = 0):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from experiments import commands
 from experiments.settings import serial
 from experiments.storage import folder, parts
 
@@ -26,25 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: without the program's name; those of the process by default.
     """
-    try:
-        for line in _merge(*_parse(sys.argv[1:] if arguments is None else arguments)):
-            print(line)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parse(arguments: Sequence[str]) -> tuple[pathlib.Path, list[pathlib.Path]]:
     values = flags.FlagValues()
     flags.DEFINE_string("output", None, "folder for all parts; must not hold a run", flag_values=values)
-    try:
-        sources = values(["experiments.merge", *arguments])[1:]
-    except flags.Error as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    if not values.output or not sources:
-        raise ValueError("give --output=FOLDER and the folders of the shards: runs/part-1 runs/part-2 ...")
-    return pathlib.Path(values.output), [pathlib.Path(source) for source in sources]
+
+    def body(sources: list[str]) -> list[str]:
+        if not values.output or not sources:
+            raise ValueError("give --output=FOLDER and the folders of the shards: runs/part-1 runs/part-2 ...")
+        return _merge(pathlib.Path(values.output), [pathlib.Path(source) for source in sources])
+
+    return commands.call("experiments.merge", __doc__, values, body, arguments)
 
 
 def _merge(output: pathlib.Path, sources: list[pathlib.Path]) -> list[str]:

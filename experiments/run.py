@@ -188,7 +188,8 @@ def _with_weights(ctx: context.Context, *, before_training: bool) -> context.Con
             "corruption": ctx.folder.corruption_parts,
             "fault": ctx.folder.fault_parts,
         }
-        given += [f"{name}, unfinished" for name, parts in kept.items() if name not in given and any(parts.glob("*"))]
+        begun = [name for name, parts in kept.items() if any(parts.glob("[!.]*"))]
+        given += [f"{name}, unfinished" for name in begun if name not in given]
         if given:
             raise ValueError(
                 f"{ctx.folder.root} holds results of weights as they were given ({', '.join(given)}): "

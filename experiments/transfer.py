@@ -11,7 +11,7 @@ import functools
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ import pandas as pd
 import tqdm
 from absl import flags
 
-from experiments import loading
+from experiments import commands, loading
 from experiments.settings import config
 from experiments.stages import adversarial as stage
 from experiments.stages import batched
@@ -38,71 +38,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: without the program's name; those of the process by default.
     """
     values = _flags()
-    try:
-        if values(["experiments.transfer", *(sys.argv[1:] if arguments is None else arguments)])[1:]:
-            raise ValueError("every option is written as --flag=value")
+
+    def body(rest: list[str]) -> Iterator[str]:
+        commands.no_arguments(rest)
         found = _run(values)
         if values.output:
             records.write(found, pathlib.Path(values.output))
-        for line in _lines(found, values.weights):
-            print(line)
-    except (flags.Error, ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+        return _lines(found, values.weights)
+
+    return commands.call("experiments.transfer", __doc__, values, body, arguments)
 
 
-def matrix(
+def matrices(
     models: Sequence[tuple[Any, Any]],
     split: data.Split,
     *,
     attack: str,
-    epsilon: float,
+    epsilons: Sequence[float],
     task: str,
+    options: Mapping[str, Any] | None = None,
     seed: int = 0,
     batch_size: int = 100,
     bar: tqdm.tqdm | None = None,
-) -> list[list[statistics.Interval]]:
-    """`rates[i][j]`: success of images made on model i and tried on model j, see `threats.adversarial.transfer`.
+) -> list[list[list[statistics.Interval]]]:
+    """`rates[e][i][j]`: success at radius e of images made on model i and tried on model j, see `adversarial.transfer`.
+
+    Compiled once for all radii.
 
     Args:
-      models: each a model with `apply` and its variables.
-      split: the images.
+      models: m of them, each with its variables.
+      split: n images.
       attack: a name in `threats.ATTACKS`.
-      epsilon: radius in the unit of images in [0, 1].
+      epsilons: radii in the unit of images in [0, 1].
       task: one of `outcomes.TASKS`.
+      options: of the attack, {"steps": 40} for instance.
       seed: of what the attack draws.
       batch_size: images attacked together.
       bar: moved forward by the images done.
+
+    Raises:
+      ValueError: the attack is unknown, or as it raises.
     """
     applies, variables = [model.apply for model, _ in models], [own for _, own in models]
+    fn = functools.partial(adversarial.get_attack(attack).fn, **(options or {}))
 
     @jax.jit
     def attacked(variables, images, labels, key, radius):
-        found = transfer.evaluate(
-            adversarial.get_attack(attack).fn, applies, variables, images, labels, key=key, epsilon=radius, task=task
-        )
+        found = transfer.evaluate(fn, applies, variables, images, labels, key=key, epsilon=radius, task=task)
         return found.right.T, jnp.moveaxis(found.success, -1, 0)
 
-    def of_batch(key, images, labels):
-        return attacked(variables, images, labels, key, jnp.float32(epsilon))
+    def at(epsilon: float) -> list[list[statistics.Interval]]:
+        def of_batch(key, images, labels):
+            return attacked(variables, images, labels, key, jnp.float32(epsilon))
 
-    right, success = batched.map_batches(of_batch, split, batch_size=batch_size, key=jax.random.key(seed), bar=bar)
-    return transfer.rates(transfer.TransferResult(right.T, np.moveaxis(success, 0, -1)))
+        key = jax.random.key(seed)
+        right, success = batched.map_batches(of_batch, split, batch_size=batch_size, key=key, bar=bar)
+        return transfer.rates(transfer.TransferResult(right.T, np.moveaxis(success, 0, -1)))
+
+    return [at(epsilon) for epsilon in epsilons]
 
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     text = functools.partial(flags.DEFINE_string, flag_values=values)
-    numbers = functools.partial(flags.DEFINE_integer, lower_bound=1, flag_values=values)
     text("dataset", None, "a MedMNIST set by name")
     text("npz", None, "or a file of images in MedMNIST layout")
     text("data_dir", os.environ.get("MEDMNIST_ROOT"), "directory of MedMNIST files")
     flags.DEFINE_list("weights", [], "two models or more: .pth or .safetensors files, or zoo:NAME", flag_values=values)
     text("attack", "pgd", f"one of {', '.join(adversarial.ATTACKS)}")
     flags.DEFINE_list("epsilons", ["2", "8"], "radii: L-inf in units of 1/255, L2 as they are", flag_values=values)
-    numbers("attack_images", 400, "test images, in the proportions of the classes")
-    numbers("eval_batch_size", 100, "images attacked together")
+    flags.DEFINE_integer("steps", None, "of the attack, where it takes steps", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("attack_images", 400, "test images; 0 for all", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("eval_batch_size", 100, "images attacked together", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "of the choice of images and of what the attack draws", flag_values=values)
     text("output", None, "CSV file to write")
     return values
@@ -113,7 +120,9 @@ def _run(values: flags.FlagValues) -> pd.DataFrame:
         raise ValueError("give the images: either --dataset=NAME or --npz=FILE in MedMNIST layout")
     if len(values.weights) < 2:
         raise ValueError(f"weights must name two models or more, got {len(values.weights)}")
-    norm = adversarial.get_attack(values.attack).norm
+    entry = adversarial.get_attack(values.attack)
+    if values.steps is not None and not entry.iterative:
+        raise ValueError(f"steps cannot be given for {values.attack}, which has a budget of its own or a single step")
     epsilons = [_radius(text) for text in values.epsilons]
     tuning.tune_cpu()
     tuning.keep_programs()
@@ -122,17 +131,19 @@ def _run(values: flags.FlagValues) -> pd.DataFrame:
     chosen = [config.ModelConfig(init_from=weights) for weights in values.weights]
     models = [loading.model_and_weights(one, images, adapt=False, seed=values.seed) for one in chosen]
     test = images.splits["test"]
-    split = data.stratified_subset(test, min(values.attack_images, len(test)), seed=values.seed)
-    rows = []
+    split = data.stratified_subset(test, min(values.attack_images or len(test), len(test)), seed=values.seed)
     with tqdm.tqdm(total=len(split) * len(epsilons), desc="transfer", unit=" images", leave=False) as bar:
-        for epsilon in epsilons:
-            rates = matrix(
-                models, split, attack=values.attack, epsilon=epsilon * stage.UNITS[norm], task=images.task,
-                seed=values.seed, batch_size=values.eval_batch_size, bar=bar,
-            )  # fmt: skip
-            for source, of_source in zip(values.weights, rates, strict=True):
-                for target, rate in zip(values.weights, of_source, strict=True):
-                    rows.append((values.attack, norm, epsilon, source, target, *rate))
+        found = matrices(
+            models, split, attack=values.attack, epsilons=[epsilon * stage.UNITS[entry.norm] for epsilon in epsilons],
+            task=images.task, options={} if values.steps is None else {"steps": values.steps}, seed=values.seed,
+            batch_size=values.eval_batch_size, bar=bar,
+        )  # fmt: skip
+    rows = [
+        (values.attack, entry.norm, epsilon, source, target, *rate)
+        for epsilon, rates in zip(epsilons, found, strict=True)
+        for source, of_source in zip(values.weights, rates, strict=True)
+        for target, rate in zip(values.weights, of_source, strict=True)
+    ]
     columns = ["attack", "norm", "epsilon", "made_on", "tried_on", *statistics.Interval._fields]
     return pd.DataFrame(rows, columns=columns)
 

@@ -25,8 +25,9 @@ def recall(rows: pd.DataFrame, norm: str) -> tuple[str, str]:
 def confusion(rows: pd.DataFrame):
     """Heat maps of the decisions on each class: clean, and under the strongest attack, a panel per norm.
 
-    Shown is the smallest radius at which the attack leaves less than half of the clean accuracy, or the largest.
+    Shown is the smallest radius at which the attack leaves less than half of the clean accuracy, or else the largest.
     """
+    clean = records.select(rows, stage="clean", method="test", metric="accuracy")
     rows = records.select(rows, stage="adversarial")
     shown = []
     for norm in _NAMES:
@@ -35,7 +36,8 @@ def confusion(rows: pd.DataFrame):
         if cells.empty:
             continue
         accuracy = records.select(part, metric="accuracy").set_index("strength")["value"].sort_index()
-        halved = accuracy.index[accuracy < accuracy.iloc[0] / 2]
+        before = accuracy.get(0.0, clean["value"].iloc[0] if len(clean) else np.nan)
+        halved = accuracy.index[accuracy < before / 2]
         strength = halved[0] if len(halved) else accuracy.index[-1]
         if not shown and accuracy.index[0] == 0:
             shown.append(("Clean images", cells[cells["strength"] == 0]))

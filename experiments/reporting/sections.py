@@ -10,6 +10,12 @@ import pandas as pd
 from experiments.reporting import by_class, by_fill, campaign_plots, tables
 from experiments.storage import records
 
+# Attacks that climb the gradient from the clean image on.
+_CLIMBING = ("fgsm", "r_fgsm", "bim", "mi_fgsm", "pgd", "apgd")
+_FGSM = (
+    "FGSM takes one step from the clean image, and the clean image is kept where that step is no better for the "
+    "attacker: the figures are of the best of the two."
+)
 # As many corruptions as the brief names.
 _FEW = 5
 
@@ -73,15 +79,19 @@ def _adversarial(rows: pd.DataFrame, figures: Figures) -> str:
     rows = records.select(rows, stage="adversarial")
     if rows.empty:
         return ""
-    unmoved = records.select(rows, metric="unmoved").sort_values("value").tail(1)
+    methods = set(rows["method"])
+    # Others give the clean image back by design where nothing lies within the radius.
+    climbing = tuple(name for name in methods if name.startswith(_CLIMBING))
+    unmoved = records.select(rows, metric="unmoved", method=climbing).sort_values("value").tail(1)
     parts = [
         "## Adversarial attacks",
         "Accuracy after the attack, in percent. An image counts as robust to several attacks if none succeeds; uniform "
         "noise of the same size is the control.",
-        "FGSM takes one step from the clean image, and the clean image is kept where that step is no better for the "
-        "attacker: the figures are of the best of the two.",
-        "An attack that finds no step worth taking says little: "
-        f"at most {tables.cell(unmoved)} % of the images that were right were left as they were.",
+        _FGSM if methods & {"fgsm", "fgsm_l2"} else "",
+        "An attack up a gradient that finds no step worth taking says little: "
+        f"at most {tables.cell(unmoved)} % of the images that were right were left as they were."
+        if len(unmoved)
+        else "",
         _figure(figures, "adversarial"),
     ]
     for norm, strengths in (("linf", "L-inf, epsilon x 255"), ("l2", "L2, epsilon")):
@@ -102,7 +112,7 @@ def _adversarial(rows: pd.DataFrame, figures: Figures) -> str:
             title = f"Right in each class (%), by {strengths}, under {tables.words(strongest)}:"
             parts += [title, recall]
     parts.append(_figure(figures, "confusion"))
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _occlusion(rows: pd.DataFrame, figures: Figures) -> str:
@@ -121,7 +131,11 @@ def _corruption(rows: pd.DataFrame, figures: Figures) -> str:
     rows = records.select(rows, stage="corruption")
     if rows.empty:
         return ""
-    parts = ["## Corruptions", _figure(figures, "corruption")]
+    by_source = rows.groupby("threat", sort=False)["method"].unique()
+    sources = (
+        f"{source.partition('/')[2]}: {', '.join(map(tables.words, names))}" for source, names in by_source.items()
+    )
+    parts = ["## Corruptions", f"Published strengths of {'; of '.join(sources)}.", _figure(figures, "corruption")]
     titles = {"accuracy": "Accuracy (%):", "auc": "AUC:", "ece": "Calibration error (ECE):"}
     for metric, title in titles.items():
         if len(records.select(rows, metric=metric)):

@@ -1,6 +1,7 @@
 """Attacks over a grid of radii, with noise of the same size as a control.
 
-An image counts as robust if no attack of its norm succeeds: `any_of_linf` is that worst case over attacks, per image.
+An image counts as robust if no attack of its norm succeeds at that radius or a smaller one, whose perturbation lies in
+the larger ball too: `any_of_linf` is that worst case over attacks, per image.
 `unmoved` is the share of images, among those that were right, for which an attack found nothing worse than the clean
 image: where it is not near zero, gradients vanish and the attack says little. (Attacks that look for the smallest
 perturbation also give the clean image back where they found none within the radius.)
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 
 from experiments.stages import context, measures, pictures
 from experiments.storage import kept, records
@@ -24,6 +26,7 @@ from threats import adversarial, outcomes, statistics
 # Radii are given in 1/255 in the maximum norm and as they are in the Euclidean one.
 UNITS = {"linf": 1 / 255, "l2": 1.0}
 CONTROL = "uniform_noise"
+_SINGLE_STEPS = ("fgsm", "fgsm_l2", "r_fgsm")
 
 
 class Outcome(NamedTuple):
@@ -48,15 +51,20 @@ def run(ctx: context.Context) -> list[records.Measurement]:
     rows = []
     with ctx.bar(len(split) * sum(len(names[norm]) * len(radii[norm]) for norm in radii), "attacks") as bar:
         for norm in radii:
-            for epsilon in radii[norm]:
-                rows += _at_radius(ctx, norm, names[norm], epsilon, split, clean, bar)
+            fooled = ~np.asarray(outcomes.correct(clean, split.labels, ctx.task))
+            for epsilon in sorted(radii[norm]):
+                found, fooled = _at_radius(ctx, norm, names[norm], epsilon, split, clean, fooled, bar)
+                rows += found
     _pictures(ctx, names, radii)
     return rows
 
 
-def _at_radius(ctx, norm: str, names: list[str], epsilon: float, split: data.Split, clean: np.ndarray, bar) -> list:
-    wrong_before = ~np.asarray(outcomes.correct(clean, split.labels, ctx.task))
-    rows, fooled = [], wrong_before
+def _at_radius(
+    ctx: context.Context, norm: str, names: list[str], epsilon: float, split: data.Split, clean: np.ndarray,
+    fooled: np.ndarray, bar: tqdm.tqdm,
+) -> tuple[list[records.Measurement], np.ndarray]:  # fmt: skip
+    """The rows of one radius, and which images are fooled by then, [n] bool, given those of smaller radii."""
+    wrong_before, rows = ~np.asarray(outcomes.correct(clean, split.labels, ctx.task)), []
     for name in names:
         result = Outcome(clean, wrong_before, np.zeros(len(split), bool))
         if epsilon > 0:
@@ -68,7 +76,7 @@ def _at_radius(ctx, norm: str, names: list[str], epsilon: float, split: data.Spl
     if len(names) > 2:
         robust = statistics.wilson(int((~fooled).sum()), len(fooled))
         rows.append(records.Measurement(norm, f"any_of_{norm}", epsilon, _per_image(ctx.task), robust))
-    return rows
+    return rows, fooled
 
 
 def _outcome(ctx, norm: str, name: str, epsilon: float, split: data.Split, bar) -> Outcome:
@@ -77,7 +85,7 @@ def _outcome(ctx, norm: str, name: str, epsilon: float, split: data.Split, bar) 
         key = ctx.key("adversarial", name, norm, round(1000 * epsilon))
         return ctx.map(attack, split, key=key, bar=bar)._asdict()
 
-    path, before = ctx.folder.attack_parts / f"{norm}-{name}-{epsilon:g}.npz", bar.n
+    path, before = ctx.folder.attack_parts / f"{norm}-{name}-{epsilon!r}.npz", bar.n
     found = Outcome(**kept.arrays(path, compute))
     bar.update(before + len(split) - bar.n)  # what was there already
     return found
@@ -140,10 +148,12 @@ def _noise(norm: str) -> Callable:
 
 
 def _pictures(ctx: context.Context, names: dict[str, list[str]], radii: dict[str, tuple[float, ...]]) -> None:
+    """The attacks that climb in few steps, as drawing a picture runs them again."""
     columns = {}
     for norm, of_norm in names.items():
-        epsilon = radii[norm][-1]
-        for name in of_norm[:-1]:
+        epsilon = max(radii[norm])
+        quick = [name for name in of_norm[:-1] if adversarial.ATTACKS[name].iterative or name in _SINGLE_STEPS]
+        for name in quick:
             attack = _attack(ctx, norm, name)
 
             def disturb(key, images, labels, attack=attack, radius=epsilon * UNITS[norm]):

@@ -29,9 +29,9 @@ def run(ctx: context.Context) -> list[records.Measurement]:
     with ctx.bar(len(split) * (1 + len(chosen.corruptions) * len(chosen.severities)), "corruption") as bar:
         clean = _measure(ctx, _kept(ctx, CLEAN, 0, split, bar), split.labels)
         for name in chosen.corruptions:
-            rows += _rows(name, 0, clean)
+            rows += _rows(ctx, name, 0, clean)
             for severity in chosen.severities:
-                rows += _rows(name, severity, _measure(ctx, _kept(ctx, name, severity, split, bar), split.labels))
+                rows += _rows(ctx, name, severity, _measure(ctx, _kept(ctx, name, severity, split, bar), split.labels))
     worst = max(chosen.severities)
     columns = {
         f"{name.replace('_', ' ')}\nseverity {worst}": _corrupted(ctx, name, worst) for name in _shown(rows, worst)
@@ -66,8 +66,17 @@ def _shown(rows: list[records.Measurement], severity: int) -> list[str]:
     return [name for name in left if name in hardest]
 
 
+def preset(ctx: context.Context, name: str) -> str:
+    """Whose strengths: those asked for, or made for this size, or this set's own in MedMNIST-C, or the first there are."""
+    known = corruptions.CORRUPTIONS[name].presets
+    own = f"medmnist-c/{ctx.dataset.name.removesuffix('mnist')}"
+    by_size = corruptions.preset_for(ctx.dataset.image_size)
+    wanted = (ctx.config.corruption.preset, by_size, own)
+    return next((each for each in wanted if each in known), next(iter(known)))
+
+
 def _corrupted(ctx: context.Context, name: str, severity: int) -> pictures.Disturb:
-    corrupt = _compiled(name, ctx.config.corruption.preset)
+    corrupt = _compiled(name, preset(ctx, name))
     strength = jnp.int32(severity) if corruptions.CORRUPTIONS[name].traceable else severity
     return lambda key, images, labels: corrupt(key, images, severity=strength)
 
@@ -82,9 +91,10 @@ def _compiled(name: str, preset: str | None):
 def _measure(ctx: context.Context, logits: np.ndarray, labels: np.ndarray) -> dict:
     found = measures.accuracy(logits, labels, ctx.task)
     found |= measures.whole_set(logits, labels, ctx.task, metrics=("auc", "ece"), seed=ctx.config.seed)
-    found |= measures.by_class(ctx.decisions(logits), labels, ctx.dataset.class_names)
+    found |= measures.recall(ctx.decisions(logits), labels, ctx.dataset.class_names)
     return {**found, "nonfinite": measures.nonfinite(logits)}
 
 
-def _rows(name: str, severity: int, found: dict) -> list[records.Measurement]:
-    return [records.Measurement("corruption", name, severity, metric, interval) for metric, interval in found.items()]
+def _rows(ctx: context.Context, name: str, severity: int, found: dict) -> list[records.Measurement]:
+    threat = f"corruption/{preset(ctx, name)}"
+    return [records.Measurement(threat, name, severity, metric, interval) for metric, interval in found.items()]

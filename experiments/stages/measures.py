@@ -45,24 +45,31 @@ def accuracy(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, sta
     return {"accuracy": of_images(shares), "exact_match": exact}
 
 
-def by_class(decided: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, statistics.Interval]:
-    """`recall/A`, the share of class A that is decided rightly, and `confusion/A > B`, the share decided as B.
+def recall(decided: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, statistics.Interval]:
+    """`recall/A`, the share of class A that is decided rightly.
 
-    The intervals are Wilson's, over the images of class A. Classes without an image are left out. In multi-label there
-    is no confusion, and recall is the share of images with label A for which it is given.
+    The intervals are Wilson's, over the images of class A. Classes without an image are left out. In multi-label it is
+    the share of images with label A for which it is given.
 
     Args:
       decided: [n] classes, or [n, k] labels in multi-label; -1 is neither.
       labels: [n] or [n, k].
       names: of the k classes.
     """
-    found, classes = {}, range(len(names))
-    if labels.ndim == 2:
-        of_class = {a: labels[:, a] == 1 for a in classes}
-        return {f"recall/{names[a]}": _share(decided[:, a] == 1, of_class[a]) for a in classes if of_class[a].any()}
-    for a in (a for a in classes if (labels == a).any()):
-        found[f"recall/{names[a]}"] = _share(decided == a, labels == a)
-        found |= {f"confusion/{names[a]} > {names[b]}": _share(decided == b, labels == a) for b in classes}
+    members = {name: (labels == a if labels.ndim == 1 else labels[:, a] == 1) for a, name in enumerate(names)}
+    hits = {name: (decided == a if labels.ndim == 1 else decided[:, a] == 1) for a, name in enumerate(names)}
+    return {f"recall/{name}": _share(hits[name], members[name]) for name in names if members[name].any()}
+
+
+def by_class(decided: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, statistics.Interval]:
+    """`recall/A` as `recall`, and `confusion/A > B`, the share of class A that is decided as B.
+
+    In multi-label there is no confusion. Arguments as of `recall`.
+    """
+    found = recall(decided, labels, names)
+    for a in (a for a in range(len(names)) if labels.ndim == 1 and (labels == a).any()):
+        pairs = {b: f"confusion/{names[a]} > {names[b]}" for b in range(len(names))}
+        found |= {pair: _share(decided == b, labels == a) for b, pair in pairs.items()}
     return found
 
 
@@ -81,17 +88,22 @@ def whole_set(
     """Scores of the set as a whole, with bootstrap intervals over images.
 
     Args:
-      logits: [n, k].
+      logits: [n, k], or [d, n, k] of d random draws on the same images, over which scores are averaged.
       labels: [n] or [n, k].
       task: one of `outcomes.TASKS`.
       metrics: of `WHOLE_SET`.
       seed: of the resampling: 1,000 resamples, fewer of large sets, whose intervals are narrow and slow to compute.
     """
-    replicates = int(np.clip(4_000_000 // len(logits), 200, 1000))
+    draws = logits[None] if logits.ndim == 2 else logits
+    replicates = int(np.clip(4_000_000 // (len(draws) * len(labels)), 200, 1000))
+
+    def score(name: str, by_image: np.ndarray, labels: np.ndarray) -> float:
+        return float(np.mean([_score(name, task, by_image[:, draw], labels) for draw in range(len(draws))]))
+
     return {
         name: statistics.bootstrap(
-            functools.partial(_score, name, task),
-            logits,
+            functools.partial(score, name),
+            np.swapaxes(draws, 0, 1),
             labels,
             seed=seed,
             replicates=replicates,

@@ -54,7 +54,9 @@ def run(ctx: context.Context) -> list[records.Measurement]:
         records.Measurement("occlusion", method.name, loss, metric, interval)
         for method in methods
         for place, loss in enumerate(chosen.information_losses)
-        for metric, interval in _measure([each[:, place] for each in logits[method]], split, ctx.task).items()
+        for metric, interval in _measure(
+            [each[:, place] for each in logits[method]], split, ctx.task, ctx.config.seed
+        ).items()
     ]
 
 
@@ -74,15 +76,19 @@ def _logits(ctx: context.Context, methods: Sequence[Method]):
     return batch
 
 
-def _measure(draws: list[np.ndarray], split: data.Split, task: str) -> dict[str, statistics.Interval]:
+def _measure(draws: list[np.ndarray], split: data.Split, task: str, seed: int) -> dict[str, statistics.Interval]:
     """What [n, k] logits of each draw add up to."""
+    calibration = measures.whole_set(np.stack(draws), split.labels, task, metrics=("ece",), seed=seed)
     if len(draws) == 1:
-        return {**measures.accuracy(draws[0], split.labels, task), "nonfinite": measures.nonfinite(draws[0])}
+        found = measures.accuracy(draws[0], split.labels, task)
+        return {**found, "nonfinite": measures.nonfinite(draws[0]), **calibration}
     # The draws share their images, so what is independent is an image's mean over its draws.
-    right = np.stack([np.asarray(outcomes.accuracy(each, split.labels, task)) for each in draws])
-    nonfinite = np.stack([~np.isfinite(each).all(axis=-1) for each in draws])
-    means = {"accuracy": right.mean(axis=0, dtype=np.float64), "nonfinite": nonfinite.mean(axis=0)}
-    return {metric: measures.of_images(shares) for metric, shares in means.items()}
+    shares = {"accuracy": [outcomes.accuracy(each, split.labels, task) for each in draws]}
+    if task == "multi-label":
+        shares["exact_match"] = [outcomes.correct(each, split.labels, task) for each in draws]
+    shares["nonfinite"] = [~np.isfinite(each).all(axis=-1) for each in draws]
+    means = {metric: np.mean(np.asarray(each), axis=0, dtype=np.float64) for metric, each in shares.items()}
+    return {**{metric: measures.of_images(mean) for metric, mean in means.items()}, **calibration}
 
 
 def _keep_pictures(ctx: context.Context) -> None:

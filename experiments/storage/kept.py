@@ -25,17 +25,19 @@ def arrays(path: pathlib.Path, compute: Callable[[], dict[str, np.ndarray]]) -> 
     """
     if not path.is_file():
         folder.write_arrays(path, **compute())
-    return read(path)
+    return read(path, remedy="remove it, to have it computed again")
 
 
-def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read(path: pathlib.Path, *, remedy: str) -> dict[str, np.ndarray]:
     """The arrays of such a file.
 
     Raises:
-      ValueError: it cannot be read; the message says what to do.
+      ValueError: it is missing or cannot be read; the message names it and ends with the remedy.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: {remedy}")
     try:
         with np.load(path) as file:
             return dict(file)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read ({error}): remove it, to have it computed again") from error
+        raise ValueError(f"{path} cannot be read ({error}): {remedy}") from error

@@ -140,7 +140,7 @@ def _measurements() -> dict[str, list[records.Measurement]]:
         "occlusion": [
             accuracy("occlusion", mode, e, 0.8 - e / 2) for mode in ("random", "salient") for e in (0.0, 0.5, 0.9)
         ],
-        "corruption": [accuracy("corruption", "gaussian_noise", s, 0.8 - s / 20) for s in (0, 1, 5)],
+        "corruption": [accuracy("corruption/cifar-c", "gaussian_noise", s, 0.8 - s / 20) for s in (0, 1, 5)],
         "fault": [
             *campaign, loss,
             *(accuracy("weights", "worst", k, 0.8 - k / 5) for k in (0, 1, 2)),

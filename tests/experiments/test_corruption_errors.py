@@ -94,7 +94,7 @@ def test_refusals_name_what_is_wrong(runs, cells, tmp_path, capsys):
     assert "has no finished corruption stage: add corruption to --stages" in refused(other, f"--baseline={model}")
     (model / "corruption_parts" / "contrast-1.npz").rename(model / "corruption_parts" / "away.npz")
     try:
-        assert "contrast-1.npz cannot be read" in refused(model, f"--baseline={runs / 'baseline'}")
+        assert "contrast-1.npz is missing: remove" in refused(model, f"--baseline={runs / 'baseline'}")
     finally:
         (model / "corruption_parts" / "away.npz").rename(model / "corruption_parts" / "contrast-1.npz")
     text = (other / "config.json").read_text()

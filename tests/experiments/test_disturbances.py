@@ -129,10 +129,10 @@ def test_draws_of_one_image_are_one_observation():
     split = data.Split(np.zeros((4, 1, 1, 1), np.uint8), np.zeros(4, np.int32))
     right, wrong, broken = [1.0, 0.0], [0.0, 1.0], [np.nan, 0.0]
     draws = [np.array(rows) for rows in ([right, right, wrong, broken], [right, wrong, wrong, broken])]
-    found = occlusion._measure(draws, split, "multi-class")
+    found = occlusion._measure(draws, split, "multi-class", 0)
     assert found["accuracy"] == statistics.mean([1.0, 0.5, 0.0, 0.0], bounds=(0, 1))
     assert found["nonfinite"] == statistics.wilson(1, 4)
-    assert occlusion._measure(draws[:1], split, "multi-class")["accuracy"] == measures.of_images([1, 1, 0, 0])
+    assert occlusion._measure(draws[:1], split, "multi-class", 0)["accuracy"] == measures.of_images([1, 1, 0, 0])
 
 
 @pytest.mark.parametrize(

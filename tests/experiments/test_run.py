@@ -112,7 +112,7 @@ def test_an_attack_that_is_there_is_not_run_again(whole, cells, tmp_path, capsys
     shutil.copytree(whole[0].root, output)
     for path in (output / "finished").glob("adversarial.*"):
         path.unlink()
-    kept, gone = (output / "attack_parts" / f"linf-{name}-2.npz" for name in ("pgd", "uniform_noise"))
+    kept, gone = (output / "attack_parts" / f"linf-{name}-2.0.npz" for name in ("pgd", "uniform_noise"))
     before = kept.stat().st_mtime_ns
     gone.unlink()
     arguments = [*TINY, f"--npz={cells}", f"--output={output}", "--stages=adversarial"]

@@ -8,12 +8,11 @@ import jax.export
 import jax.numpy as jnp
 import pytest
 
-from threats import adversarial, occlusion
+from threats import adversarial, draws, occlusion
 from threats.adversarial import (
     autopgd,
     carlini_wagner,
     deepfool,
-    draws,
     ensembles,
     fab,
     gradient,

@@ -4,8 +4,9 @@ Every entry of `ATTACKS` is called alike,
 
     ATTACKS["pgd_l2"].fn(apply, variables, images, labels, *, key, epsilon, task, targeted, **options)
 
-and returns an `AttackResult`; an attack that draws nothing ignores its key. The task is "multi-class" and targeted
-False unless given; further options are those of the function itself.
+and returns an `AttackResult`; an attack that draws nothing ignores its key. The key is one random key, from which image
+i draws by its number, or [b] keys, one for each image. The task is "multi-class" and targeted False unless given;
+further options are those of the function itself.
 
 Attacks that look for the smallest perturbation take no radius: `carlini_wagner.attack`, `deepfool.attack`,
 `fab.attack` and `hop_skip_jump.attack` return distances, a `MinimalResult`. In the table they are called as all others,

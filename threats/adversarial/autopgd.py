@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from threats import convolutions, outcomes
-from threats.adversarial import candidates, draws, norms, objectives
+from threats import convolutions, draws, outcomes
+from threats.adversarial import candidates, norms, objectives
 from threats.adversarial.candidates import AttackResult
 
 MOMENTUM, RISES = 0.75, 0.75  # alpha and rho in the paper
@@ -233,14 +233,10 @@ def _look(state: _Climb, point: _Point, now: _Now) -> tuple[_Climb, _Point]:
         checked=jnp.where(now.check, state.peak.value, state.checked),
         halved=jnp.where(now.check, halve, state.halved),
     )
-    peak = _higher(point.value > state.peak.value, point, state.peak)
-    point = _higher(halve, peak, point)
+    peak = candidates.choose(point.value > state.peak.value, point, state.peak)
+    point = candidates.choose(halve, peak, point)
     rises = state.rises + (point.value > state.value).astype(jnp.int32)
     return state._replace(peak=peak, rises=rises, value=point.value), point
-
-
-def _higher(where: jax.Array, yes: _Point, no: _Point) -> _Point:
-    return jax.tree.map(functools.partial(candidates.choose, where), yes, no)
 
 
 def _checked(targets: jax.Array, images: jax.Array) -> jax.Array:

@@ -79,12 +79,16 @@ def better(best: Best, images: jax.Array, score: Score) -> Best:
     """Per image, the candidate if it beats the best so far; a NaN value loses within its level."""
     new, old = (jnp.where(jnp.isnan(s.value), -jnp.inf, s.value) for s in (score, best.score))
     wins = (score.level > best.score.level) | ((score.level == best.score.level) & (new > old))
-    return jax.tree.map(lambda a, b: choose(wins, a, b), Best(images, score), best)
+    return choose(wins, Best(images, score), best)
 
 
-def choose(where: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-    """Per image, one of two. where: [b] bool; yes, no: [b, ...]."""
-    return jnp.where(where.reshape(where.shape + (1,) * (yes.ndim - 1)), yes, no)
+def choose(where: jax.Array, yes: Any, no: Any) -> Any:
+    """Per image, one of two. where: [b] bool; yes, no: pytrees of [b, ...]."""
+
+    def of_leaf(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(where.reshape(where.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(of_leaf, yes, no)
 
 
 def result(best: Best, targeted: bool) -> AttackResult:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from threats import outcomes
 from threats.adversarial import candidates, minimal, norms
+from threats.adversarial.candidates import choose
 
 _OVER_THE_PLANE = 1e-4
 
@@ -81,7 +82,7 @@ def attack(
         direction = ball.steepest(plane.normal).reshape(x.shape)
         offset = offset + norms.per_image(distance, x) * direction
         farther = jnp.clip(images + (1.0 + overshoot) * offset, 0.0, 1.0)
-        return step + 1, minimal.select(done, x, farther), offset, done
+        return step + 1, choose(done, x, farther), offset, done
 
     wrong = minimal.fooled(logits, labels, **options)
     start = (0, images, jnp.zeros_like(images), wrong)

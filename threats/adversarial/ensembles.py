@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from threats import outcomes
-from threats.adversarial import candidates, draws, fab, norms, objectives
+from threats import draws, outcomes
+from threats.adversarial import candidates, fab, norms, objectives
 from threats.adversarial.autopgd import apgd
 from threats.adversarial.square import square_attack
 
@@ -46,9 +46,10 @@ def autoattack(
 ) -> candidates.AttackResult:
     """The standard ensemble, per image the worst case of its attacks.
 
-    Costs, for images that nothing breaks and k classes, about steps * (1 + t) gradients, steps * t times two gradients
-    more for FAB, t = min(9, k - 1), and `queries` forward passes; an image that the first attack breaks costs `steps`
-    gradients. To be jitted by the caller; epsilon and labels may change without recompiling.
+    Costs, for images that nothing breaks and k classes, about steps * (1 + t) gradients, steps * t times two forward
+    passes and a backward pass more for FAB, t = min(9, k - 1), and `queries` forward passes; an image that the first
+    attack breaks costs `steps` gradients. To be jitted by the caller; epsilon and labels may change without
+    recompiling.
 
     Args:
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
@@ -59,7 +60,7 @@ def autoattack(
       epsilon: radius in the images' unit, e.g. 8/255 in linf; scalar or [b].
       norm: a name in `norms.NORMS`.
       steps: of each run of APGD and FAB, at least 1.
-      queries: of Square Attack, at least 3.
+      queries: of Square Attack, at least 2.
       images_at_once: size of the groups that are attacked together. None: a quarter of the batch, at least 8.
       task: one of `outcomes.TASKS`.
       targeted: make the model say `labels`.
@@ -121,9 +122,11 @@ def ensemble(
     """
     candidates.check_images(images)
     candidates.check_sizes(epsilon=epsilon)
+    count = images.shape[0]
+    if not count:
+        raise ValueError(f"images must be at least one, got shape {images.shape}")
     if images_at_once is not None and images_at_once < 1:
         raise ValueError(f"images_at_once must be at least 1 or None, got {images_at_once}")
-    count = images.shape[0]
     size = min(images_at_once or max(-(-count // _GROUPS), _SMALLEST_GROUP), count)
     radius = norms.per_image(epsilon, images).ravel()
     judge = functools.partial(candidates.judge, objectives.cross_entropy(task), task, targeted)
@@ -145,7 +148,7 @@ def ensemble(
 
     best = candidates.better(candidates.nothing(images), images, judge(apply(variables, images), labels))
     for number, member in enumerate(members):
-        best = attack(best, member, draws.of_rows(draws.fold(key, number), images))
+        best = attack(best, member, draws.of_rows(draws.fold(key, number), images.shape[0]))
     return candidates.result(best, targeted)
 
 

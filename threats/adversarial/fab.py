@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from threats import outcomes
-from threats.adversarial import candidates, draws, minimal, norms
-from threats.adversarial.candidates import AttackResult
+from threats import draws, outcomes
+from threats.adversarial import candidates, minimal, norms
+from threats.adversarial.candidates import AttackResult, choose
 
 
 def attack(
@@ -94,7 +94,7 @@ def attack(
         x = _towards(plane, x, images, norm, alpha_max, eta)
         wrong = minimal.fooled(apply(variables, x), labels, **options)
         best = minimal.closer(best, x, wrong, ball.length(x - images))
-        return (minimal.select(wrong, images + beta * (x - images), x), best), None
+        return (choose(wrong, images + beta * (x - images), x), best), None
 
     def run(best, number):
         which, restart = number // restarts, number % restarts

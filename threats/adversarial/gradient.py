@@ -24,8 +24,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from threats import convolutions, outcomes
-from threats.adversarial import candidates, draws, norms, objectives
+from threats import convolutions, draws, outcomes
+from threats.adversarial import candidates, norms, objectives
 from threats.adversarial.candidates import AttackResult
 
 KEEPS = ("best", "last")

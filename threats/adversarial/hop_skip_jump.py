@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from threats import outcomes
-from threats.adversarial import candidates, draws, minimal, norms
+from threats import draws, outcomes
+from threats.adversarial import candidates, minimal, norms
 
 _BISECTIONS, _STEP_HALVINGS = 24, 40
 
@@ -125,7 +125,7 @@ def attack(
 def _start(look, key, images, starts, tries) -> _Point:
     """The first success of the clean image, the given start and noise; the clean image where there is none."""
     given = 1 if starts is None else 2
-    keys = draws.of_rows(key, images)
+    keys = draws.of_rows(key, images.shape[0])
 
     def candidate(number):
         own = draws.fold(keys, number)
@@ -140,7 +140,7 @@ def _start(look, key, images, starts, tries) -> _Point:
     def attempt(carry):
         number, point = carry
         new = look(candidate(number))
-        return number + 1, _choose(new.fooled & ~point.fooled, new, point)
+        return number + 1, candidates.choose(new.fooled & ~point.fooled, new, point)
 
     nothing = _Point(images, jnp.zeros(images.shape[0], bool))
     return jax.lax.while_loop(searching, attempt, (jnp.int32(0), nothing))[1]
@@ -160,7 +160,7 @@ def _bisect(look, point: _Point, images: jax.Array, norm: str) -> _Point:
         step = share * offset if norm == "l2" else jnp.clip(offset, -share * length, share * length)
         new = look(jnp.clip(images + step, 0.0, 1.0))
         hit = new.fooled
-        return jnp.where(hit, low, middle), jnp.where(hit, middle, high), _choose(hit, new, nearest)
+        return jnp.where(hit, low, middle), jnp.where(hit, middle, high), candidates.choose(hit, new, nearest)
 
     zeros = jnp.zeros(images.shape[0], images.dtype)
     return jax.lax.fori_loop(0, halvings, halve, (zeros, zeros + 1.0, point))[2]
@@ -168,7 +168,7 @@ def _bisect(look, point: _Point, images: jax.Array, norm: str) -> _Point:
 
 def _direction(look, key, x: jax.Array, delta: jax.Array, count: jax.Array, *, at_once: int, norm: str) -> jax.Array:
     """Equation 16: which way the share of successes grows, [b, ...], from `count` decisions around each x."""
-    keys = draws.of_rows(key, x)
+    keys = draws.of_rows(key, x.shape[0])
     draw = jax.random.normal if norm == "l2" else functools.partial(jax.random.uniform, minval=-1.0, maxval=1.0)
     size = norms.per_image(delta, x)[None]
 
@@ -211,14 +211,10 @@ def _jump(look, point: _Point, direction: jax.Array, length: jax.Array) -> _Poin
         number, length, found, open_ = carry
         new = look(jnp.clip(point.images + norms.per_image(length, direction) * direction, 0.0, 1.0))
         hit = open_ & new.fooled
-        return number + 1, length / 2, _choose(hit, new, found), open_ & ~hit
+        return number + 1, length / 2, candidates.choose(hit, new, found), open_ & ~hit
 
     start = (jnp.int32(0), length, point, point.fooled)
     return jax.lax.while_loop(searching, attempt, start)[2]
-
-
-def _choose(where: jax.Array, yes: _Point, no: _Point) -> _Point:
-    return jax.tree.map(lambda a, b: candidates.choose(where, a, b), yes, no)
 
 
 def _check(images, steps, samples, max_samples, samples_at_once, tries, starts, key) -> None:

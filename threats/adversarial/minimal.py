@@ -61,7 +61,7 @@ def closer(best: MinimalResult, x: jax.Array, wrong: jax.Array, distance: jax.Ar
     """Per image, x if the model gets it wrong and it is closer than the best so far."""
     wins = wrong & (distance < best.distance)
     nearer = jnp.where(wins, distance.astype(jnp.float32), best.distance)
-    return MinimalResult(select(wins, x, best.images), best.success | wins, nearer)
+    return MinimalResult(candidates.choose(wins, x, best.images), best.success | wins, nearer)
 
 
 def fooled(logits: jax.Array, labels: jax.Array, *, task: outcomes.Task, targeted: bool) -> jax.Array:
@@ -162,17 +162,12 @@ def within(attack: Callable[..., MinimalResult]) -> Callable[..., candidates.Att
         radius = norms.per_image(epsilon, images)
         found = attack(apply, variables, images, labels, task=task, targeted=targeted, **options)
         inside = found.success & (found.distance <= radius.reshape(-1))
-        returned = select(inside, found.images, images)
+        returned = candidates.choose(inside, found.images, images)
         logits = apply(variables, returned)
         success = fooled(logits, labels, task=task, targeted=targeted)
         return candidates.AttackResult(returned, success, outcomes.loss(logits, labels, task))
 
     return run
-
-
-def select(mask: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """[b, ...]: the image of x where the mask [b] is True, that of y elsewhere."""
-    return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 1)), x, y)
 
 
 def check(images: jax.Array, **at_least_one: int) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from threats.adversarial import draws
+from threats import draws
 
 Draw = Callable[[jax.Array, jax.Array, float | jax.Array], jax.Array]
 
@@ -87,7 +87,7 @@ def _linf_random_point(key: jax.Array, centre: jax.Array, epsilon: float | jax.A
     def draw(row_key, row):
         return jax.random.uniform(row_key, row.shape, row.dtype, minval=-1.0, maxval=1.0)
 
-    offset = jax.vmap(draw)(draws.of_rows(key, centre), centre)
+    offset = jax.vmap(draw)(draws.of_rows(key, centre.shape[0]), centre)
     return _linf_project(centre + per_image(epsilon, centre) * offset, centre, epsilon)
 
 
@@ -115,7 +115,7 @@ def _l2_random_point(key: jax.Array, centre: jax.Array, epsilon: float | jax.Arr
         point = jax.random.normal(row_key, (row.size + 2,), row.dtype)
         return (point / jnp.sqrt(jnp.sum(jnp.square(point))))[: row.size].reshape(row.shape)
 
-    offset = jax.vmap(draw)(draws.of_rows(key, centre), centre)
+    offset = jax.vmap(draw)(draws.of_rows(key, centre.shape[0]), centre)
     return _l2_project(centre + per_image(epsilon, centre) * offset, centre, epsilon)
 
 

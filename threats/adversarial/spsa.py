@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from threats import outcomes
-from threats.adversarial import candidates, draws, norms, objectives
+from threats import draws, outcomes
+from threats.adversarial import candidates, norms, objectives
 
 UPDATES = ("adam", "sign")
 
@@ -158,15 +158,11 @@ def estimate_gradient(
     """
     count, at_once = x.shape[0], min(samples_at_once, samples)
     delta = norms.per_image(delta, x, name="delta")
-    keys = draws.of_rows(key, x)
-
-    def signs(sample):
-        drawn = draws.fold(keys, sample)
-        return jax.vmap(lambda one: jax.random.rademacher(one, x.shape[1:], x.dtype))(drawn)
+    keys = draws.of_rows(key, x.shape[0])
 
     def group(total, first):
         numbers = first + jnp.arange(at_once)
-        v = jax.vmap(signs)(numbers)
+        v = jax.vmap(lambda sample: draws.signs(draws.fold(keys, sample), x))(numbers)
         values = function(
             jnp.concatenate([x[None] + delta[None] * v, x[None] - delta[None] * v]).reshape(-1, *x.shape[1:])
         )

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from threats import outcomes
-from threats.adversarial import candidates, draws, norms, objectives
+from threats import draws, outcomes
+from threats.adversarial import candidates, norms, objectives
 
 # The iterations, of 10,000, after which p is halved (section 4.1 and the published code).
 _HALVINGS = np.array([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000])
@@ -108,7 +108,7 @@ def square_attack(
     start, propose = {"linf": (_stripes, _square), "l2": (_bumps, _move_mass)}[norm]
     plan = schedule(queries, *images.shape[1:3], norm=norm, p_init=p_init)
     judge = functools.partial(candidates.judge, objective or objectives.margin(task), task, targeted)
-    keys = draws.of_rows(key, images)
+    keys = draws.of_rows(key, images.shape[0])
     radius = norms.per_image(epsilon, images)
 
     def tried(query, current):

@@ -53,6 +53,11 @@ def _apgd_dlr(*arguments, task: outcomes.Task = "multi-class", **options) -> Att
     return apgd(*arguments, task=task, objective=objectives.dlr(task), **options)
 
 
+def _apgd_t(*arguments, targeted: bool = False, **options) -> AttackResult:
+    """With a target of the caller's there are no others to climb towards."""
+    return apgd(*arguments, targeted=targeted, targets=None if targeted else 9, **options)
+
+
 _deepfool, _hop_skip_jump = minimal.within(deepfool.attack), minimal.within(hop_skip_jump.attack)
 
 
@@ -94,7 +99,7 @@ ATTACKS: dict[str, Attack] = {
     **_both("pgd", pgd, *_DRAWN_STEPS, "steepest steps from a random start", _MADRY),
     **_both("apgd_ce", apgd, *_DRAWN_STEPS, "steps of a size found on the way, up the cross-entropy", _AUTO),
     **_both("apgd_dlr", _apgd_dlr, *_DRAWN_STEPS, "the same up the difference of logits ratio", _AUTO),
-    **_both("apgd_t", apgd, *_DRAWN_STEPS, "the same towards the nine likeliest wrong classes", _AUTO, targets=9),
+    **_both("apgd_t", _apgd_t, *_DRAWN_STEPS, "the same towards the nine likeliest wrong classes", _AUTO),
     **_both("deepfool", _deepfool, *_FIXED_STEPS, "steps to the nearest linear boundary", _MOOSAVI),
     "cw_l2": Attack(
         minimal.within(carlini_wagner.attack),

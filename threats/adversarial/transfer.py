@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from threats import outcomes, statistics
+from threats import draws, outcomes, statistics
 from threats.adversarial import candidates, minimal
 
 
@@ -70,7 +70,7 @@ def evaluate(
 
     made = []
     for index, (apply, own) in enumerate(zip(applies, variables, strict=True)):
-        drawn = None if key is None else jax.random.fold_in(key, index)
+        drawn = None if key is None else draws.fold(key, index)
         made.append(attack(apply, own, images, labels, key=drawn, task=task, targeted=targeted, **options).images)
     return TransferResult(~wrong(images), jnp.stack([wrong(x) for x in made]))
 

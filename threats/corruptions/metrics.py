@@ -8,6 +8,9 @@ ImageNet-C's mCE takes the share of wrong images for E and AlexNet for the basel
 minus the balanced accuracy. 1 is the baseline's level and smaller is better. Both were published in percent of the
 baseline.
 
+A relative error divides by what the baseline loses: where that is little beside its noise, the ratio says nothing, and
+its interval shows it.
+
 Intervals are of a bootstrap over images: one resample serves every corruption and severity, as all of them show the
 same images. A baseline known by its published errors alone is taken as exact; given image by image it is resampled too,
 in pairs.
@@ -124,18 +127,20 @@ def _relative(
         raise ValueError(f"labels must be [{count}], one for each image, got shape {labels.shape}")
     rows = np.concatenate([*(part.mean(axis=2) for part in (ours, theirs)), *columns], axis=1)
 
-    def ratios(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def mean_ratio(rows: np.ndarray, labels: np.ndarray) -> float:
         found = error(rows, labels)
-        mine, other, (mine_clean, other_clean) = found[: len(names)], found[len(names) : -2], found[-2:]
-        return (mine - mine_clean) / (other - other_clean)
+        half = len(found) // 2 - 1
+        mine, other, (mine_clean, other_clean) = found[:half], found[half:-2], found[-2:]
+        return np.mean((mine - mine_clean) / (other - other_clean))
 
-    def interval(statistic: Callable[[np.ndarray], float]) -> statistics.Interval:
+    def interval(columns: list[int]) -> statistics.Interval:
         # A baseline without an error: the ratio is infinite.
         with np.errstate(divide="ignore", invalid="ignore"):
-            return statistics.bootstrap(lambda rows, labels: statistic(ratios(rows, labels)), rows, labels, **options)
+            return statistics.bootstrap(mean_ratio, rows[:, columns], labels, **options)
 
-    each = {name: interval(lambda found, place=place: found[place]) for place, name in enumerate(names)}
-    return CorruptionErrors(interval(np.mean), each)
+    last = [2 * len(names), 2 * len(names) + 1]
+    each = {name: interval([place, len(names) + place, *last]) for place, name in enumerate(names)}
+    return CorruptionErrors(interval(list(range(rows.shape[1]))), each)
 
 
 def _by_class(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from threats import draws
+
 # ITU-R BT.601, as OpenCV, Pillow and JPEG turn RGB into gray.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -41,8 +43,7 @@ def each_image(function: Callable[[jax.Array, jax.Array], jax.Array], key: jax.A
     """
     images = as_float32(images)
     flat = images.reshape((-1, *images.shape[-3:]))
-    keys = jax.random.split(key, flat.shape[0])
-    return jax.vmap(function)(keys, flat).reshape(images.shape)
+    return jax.vmap(function)(draws.of_rows(key, flat.shape[0]), flat).reshape(images.shape)
 
 
 def along_sides(images: jax.Array, rows: np.ndarray | jax.Array, columns: np.ndarray | jax.Array) -> jax.Array:

@@ -2,9 +2,8 @@
 
 A corruption's presets map a benchmark's name to five tuples of parameters, mildest first. `imagenet-c` was
 made for 224 pixels, `tiny-c` for 64 and `cifar-c` for 32; the same number of pixels hides more of a smaller
-image. None of these numbers was scaled or chosen here. Published severities are not always a scale: `saturate` first
-takes colour away and then adds it, `elastic_transform` turns from large smooth to small rough deformations, `spatter`
-from water to mud. Those of MedMNIST-C are in `medmnist_presets`.
+image. None of these numbers was scaled or chosen here. Published severities are not always a scale, see
+`docs/corruptions.md`. Those of MedMNIST-C are in `medmnist_presets`.
 
 Reference: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations", ICLR 2019: the constants of the code published with ImageNet-C, Tiny ImageNet-C and CIFAR-10-C.

@@ -1,6 +1,6 @@
 """The table of corruptions by name, and the one call that reaches them all.
 
-A new corruption is a function in a room of its kind (`noise.py`, `blur.py`), its numbers in `presets.py` and
+A new corruption is a function in a module of its kind (`noise.py`, `blur.py`), its numbers in `presets.py` and
 an entry here; the contract tests walk the table. The first nineteen are those of ImageNet-C, the others MedMNIST-C's
 own.
 """

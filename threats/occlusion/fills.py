@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from threats import draws
 from threats.corruptions import pixels, smoothing
 
 
@@ -122,7 +123,7 @@ def noise_fill(key: jax.Array, images: jax.Array) -> jax.Array:
       (2, 4, 4, 3)
     """
     _check(images)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(images.shape[0]))
+    keys = draws.of_rows(key, images.shape[0])
     return jax.vmap(lambda row_key: jax.random.uniform(row_key, images.shape[1:], images.dtype))(keys)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from threats import outcomes
+from threats import draws, outcomes
 from threats.adversarial import objectives
 from threats.occlusion import patches
 
@@ -36,7 +36,7 @@ def random_order(key: jax.Array, batch_size: int, *, grid: int) -> jax.Array:
       >>> random_order(jax.random.key(0), 2, grid=3).shape
       (2, 9)
     """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
+    keys = draws.of_rows(key, batch_size)
     return jax.vmap(lambda row_key: jax.random.permutation(row_key, grid * grid))(keys).astype(jnp.int32)
 
 

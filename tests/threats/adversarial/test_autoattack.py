@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from threats import adversarial, outcomes
-from threats.adversarial import draws, ensembles, norms
+from threats import adversarial, draws, outcomes
+from threats.adversarial import ensembles, norms
 
 EPSILON = {"linf": 0.01, "l2": 0.12}
 BUDGET = {"steps": 6, "queries": 60}
@@ -30,7 +30,7 @@ def test_an_image_is_robust_if_no_member_alone_breaks_it(trained, norm):
     found = compiled(p.apply, norm=norm, **BUDGET)(p.variables, p.images, p.labels, key=key, epsilon=EPSILON[norm])
     alone = [~np.asarray(outcomes.correct(p.apply(p.variables, p.images), p.labels, "multi-class"))]
     for number, member in enumerate(ensembles.standard(norm, **BUDGET)):
-        keys = draws.of_rows(draws.fold(key, number), p.images)
+        keys = draws.of_rows(draws.fold(key, number), p.images.shape[0])
         attack = jax.jit(functools.partial(member, p.apply))
         alone.append(attack(p.variables, p.images, p.labels, key=keys, epsilon=EPSILON[norm]).success)
     np.testing.assert_array_equal(found.success, np.any(alone, axis=0))

@@ -115,6 +115,8 @@ def test_a_model_that_always_says_nan_is_never_robust(compiled, problem, name):
         ("bim", "multi-label"),
         ("pgd_l2", "multi-class"),
         ("apgd_ce", "multi-class"),
+        ("apgd_t", "multi-class"),
+        ("autoattack", "multi-class"),
     ],
 )
 def test_targeted_reaches_the_target(compiled, problem, verdict, name, task):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from threats.adversarial import draws, norms
+from threats import draws
+from threats.adversarial import norms
 
 
 def draw(name, key, centre, epsilon):
