@@ -132,10 +132,9 @@ def _corruption(rows: pd.DataFrame, figures: Figures) -> str:
     if rows.empty:
         return ""
     by_source = rows.groupby("threat", sort=False)["method"].unique()
-    sources = (
-        f"{source.partition('/')[2]}: {', '.join(map(tables.words, names))}" for source, names in by_source.items()
-    )
-    parts = ["## Corruptions", f"Published strengths of {'; of '.join(sources)}.", _figure(figures, "corruption")]
+    named = {source.partition("/")[2]: ", ".join(map(tables.words, names)) for source, names in by_source.items()}
+    sources = "; of ".join(f"{source}: {names}" for source, names in named.items())
+    parts = ["## Corruptions", f"Published strengths of {sources}.", _figure(figures, "corruption")]
     titles = {"accuracy": "Accuracy (%):", "auc": "AUC:", "ece": "Calibration error (ECE):"}
     for metric, title in titles.items():
         if len(records.select(rows, metric=metric)):

@@ -67,7 +67,7 @@ def _shown(rows: list[records.Measurement], severity: int) -> list[str]:
 
 
 def preset(ctx: context.Context, name: str) -> str:
-    """Whose strengths: those asked for, or made for this size, or this set's own in MedMNIST-C, or the first there are."""
+    """Whose strengths: those asked for, made for this size, this set's own in MedMNIST-C, or the first there are."""
     known = corruptions.CORRUPTIONS[name].presets
     own = f"medmnist-c/{ctx.dataset.name.removesuffix('mnist')}"
     by_size = corruptions.preset_for(ctx.dataset.image_size)

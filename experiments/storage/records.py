@@ -1,8 +1,9 @@
 """Rows: every measured number with its count and interval, one per line, in the order of the stages.
 
 Columns are those of `COLUMNS`. `threat` says what is disturbed (`none`, `linf`, `l2`, `occlusion`,
-`corruption/PRESET` with the strengths' published source, `weights`, `activations`), `method` how, `strength` how much, in the unit of the method (1/255 for L-inf radii, share of
-patches, severity, number of flipped bits). Figures and reports are functions of these rows alone.
+`corruption/PRESET` with whose strengths, `weights`, `activations`), `method` how, `strength` how much, in the unit of
+the method (1/255 for L-inf radii, share of patches, severity, number of flipped bits). Figures and reports are
+functions of these rows alone.
 """
 
 import os

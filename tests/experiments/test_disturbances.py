@@ -34,6 +34,7 @@ class _Context:
             occlusion=config.OcclusionConfig(**settings), corruption=config.CorruptionConfig(), seed=0
         )
         self.model = types.SimpleNamespace(apply=_apply)
+        self.dataset = types.SimpleNamespace(name="cells", image_size=28)
         self.apply = jax.jit(_apply)
 
     def bar(self, total, what):
