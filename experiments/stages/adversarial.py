@@ -148,7 +148,7 @@ def _noise(norm: str) -> Callable:
 
 
 def _pictures(ctx: context.Context, names: dict[str, list[str]], radii: dict[str, tuple[float, ...]]) -> None:
-    """The attacks that climb in few steps, as drawing a picture runs them again."""
+    """The first attacks that climb in few steps: drawing a picture runs them again."""
     columns = {}
     for norm, of_norm in names.items():
         epsilon = max(radii[norm])
@@ -161,4 +161,5 @@ def _pictures(ctx: context.Context, names: dict[str, list[str]], radii: dict[str
 
             size = f"{epsilon:g}/255" if norm == "linf" else f"{epsilon:g}"
             columns[f"{name.replace('_', ' ')}\nepsilon {size}"] = disturb
-    pictures.keep(ctx, "adversarial", columns)
+    if columns:
+        pictures.keep(ctx, "adversarial", dict(list(columns.items())[: pictures.MOST]))

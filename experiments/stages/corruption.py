@@ -16,8 +16,6 @@ from experiments.storage import folder, kept, records
 from mamba_jax import data
 from threats import corruptions
 
-# More columns would make the gallery's pictures too small to see.
-_COLUMNS = 6
 CLEAN = "clean"
 
 
@@ -62,7 +60,7 @@ def _kept(ctx: context.Context, name: str, severity: int, split: data.Split, bar
 def _shown(rows: list[records.Measurement], severity: int) -> list[str]:
     """The corruptions for the gallery, in the order of the rows: of many, those that cost most at the severity."""
     left = {row.method: row.interval.value for row in rows if row.metric == "accuracy" and row.strength == severity}
-    hardest = sorted(left, key=left.get)[:_COLUMNS]
+    hardest = sorted(left, key=left.get)[: pictures.MOST]
     return [name for name in left if name in hardest]
 
 

@@ -8,6 +8,8 @@ from experiments.reporting import gallery
 from experiments.stages import context
 
 Disturb = Callable[..., jax.Array]
+# More columns of a stage would make the gallery's pictures too small to see.
+MOST = 6
 
 
 def keep(ctx: context.Context, stage: str, columns: Mapping[str, Disturb]) -> None:
