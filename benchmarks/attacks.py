@@ -33,7 +33,7 @@ NO_FOOLBOX = "attacks_foolbox: left out, as Foolbox is not installed; `pip insta
 
 def run(given: setting.Setting) -> Iterator[figures.Figure]:
     """Of each model, seconds of an input gradient and of a PGD step, and their ratio."""
-    for name in setting.ATTACKED:
+    for name in given.sizes.attacked:
         yield from _step_vs_grad(given, name)
 
 
@@ -44,7 +44,7 @@ def run_foolbox(given: setting.Setting) -> Iterator[figures.Figure]:
     except ImportError:
         given.say(NO_FOOLBOX)
         return
-    for name in setting.ATTACKED:
+    for name in given.sizes.attacked:
         yield from _vs_foolbox(given, name, foolbox_pgd)
 
 

@@ -60,6 +60,7 @@ class Sizes:
     attack_images: int = 16
     attack_images_n: int = 64
     attack_steps: tuple[int, int] = (1, 4)
+    attacked: tuple[str, ...] = ATTACKED
     foolbox_steps: int = 20
     foolbox_plain_steps: int = 4
     foolbox_plain_rounds: timing.Rounds = dataclasses.field(default_factory=lambda: timing.Rounds(least=3, most=3))
@@ -90,6 +91,7 @@ SMALL = Sizes(
     attack_images=2,
     attack_images_n=2,
     attack_steps=(1, 2),
+    attacked=("medmamba_n",),
     foolbox_steps=2,
     foolbox_plain_steps=1,
     foolbox_plain_rounds=timing.Rounds(least=1, most=1, seconds=0.0),

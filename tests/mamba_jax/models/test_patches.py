@@ -39,5 +39,5 @@ def test_a_model_sees_an_enlarged_image_as_it_saw_the_image():
     params = {**variables["params"], "patch_embed": {**variables["params"]["patch_embed"], "proj": resized}}
     images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3))
     enlarged = jnp.repeat(jnp.repeat(images, 2, axis=1), 2, axis=2)
-    got = large.apply({**variables, "params": params}, enlarged)
-    np.testing.assert_allclose(got, small.apply(variables, images), atol=1e-4)
+    got = jax.jit(large.apply)({**variables, "params": params}, enlarged)
+    np.testing.assert_allclose(got, jax.jit(small.apply)(variables, images), atol=1e-4)

@@ -35,7 +35,7 @@ def dataset():
 @pytest.fixture(scope="module")
 def model():
     return models.create_model(
-        "medmamba", num_classes=2, image_size=8, in_channels=1, depths=(1, 1, 1, 1), dims=(4, 8, 16, 32), d_state=2
+        "medmamba", num_classes=2, image_size=8, in_channels=1, depths=(1, 0, 0, 0), dims=(4, 8, 16, 32), d_state=2
     )
 
 
@@ -128,7 +128,7 @@ def test_a_finished_run_is_not_run_again_and_its_best_can_be_loaded(model, datas
     other = dataclasses.replace(CONFIG, learning_rate=1e-4)
     with pytest.raises(training.CheckpointError, match=r"learning_rate=0.005 \(asked for 0.0001\)"):
         training.fit(model, dataset, other, directory=finished)
-    wider = models.create_model("medmamba", num_classes=3, image_size=8, dims=(4, 8, 16, 32), depths=(1, 1, 1, 1))
+    wider = models.create_model("medmamba", num_classes=3, image_size=8, dims=(4, 8, 16, 32), depths=(1, 0, 0, 0))
     with pytest.raises(training.CheckpointError, match="checkpoint"):
         training.load_best(finished, jax.eval_shape(wider.init, jax.random.key(0)))
 

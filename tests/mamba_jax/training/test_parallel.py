@@ -21,7 +21,7 @@ from mamba_jax import data, models, training
 jax.config.update("jax_default_matmul_precision", "highest")
 dataset = data.synthetic_blood(train=48, val=16, test=8, size=28, seed=0)
 model = models.create_model(
-    "medmamba", num_classes=dataset.num_classes, depths=(1, 1, 1, 1), dims=(4, 8, 16, 32), d_state=2,
+    "medmamba", num_classes=dataset.num_classes, depths=(1, 0, 0, 0), dims=(4, 8, 16, 32), d_state=2,
     scan_method="sequential",
 )
 root, config = pathlib.Path(sys.argv[1]), training.TrainConfig(epochs=3, batch_size=16, warmup_epochs=1, seed=1)

@@ -41,7 +41,7 @@ def test_an_image_is_robust_if_no_member_alone_breaks_it(trained, norm):
     np.testing.assert_array_equal(found.success, ~right)
 
 
-@pytest.mark.parametrize("size", [1, 5, 24, 100])
+@pytest.mark.parametrize("size", [5, 100])
 def test_groups_change_nothing(trained, size):
     p, key = subset(trained()), jax.random.key(0)
     arguments = (p.variables, p.images, p.labels)
