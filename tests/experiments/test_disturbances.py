@@ -148,4 +148,4 @@ def test_corruptions_compile_once_where_the_severity_may_be_traced(name):
         expected = corruptions.corrupt(key, images, name=name, severity=severity)
         np.testing.assert_allclose(found, expected, atol=1e-6)
     programs = 1 if corruptions.CORRUPTIONS[name].traceable else 2
-    assert corruption._compiled(name, None)._cache_size() == programs
+    assert corruption._compiled(name, corruption.preset(ctx, name))._cache_size() == programs
