@@ -119,14 +119,18 @@ def _lines(found: pd.DataFrame, model: str, baseline: str) -> Iterator[str]:
     yield f"baseline: {baseline}, whose errors are 1; {int(found['count'].iloc[0]):,} images; 95 % intervals"
     yield ""
     scores = [name for name in _SCORES if name in set(found["score"])]
-    yield _line("", *(_SCORES[name] for name in scores))
+    table = [["", *(_SCORES[name] for name in scores)]]
     for name in [_MEAN, *(each for each in dict.fromkeys(found["corruption"]) if each != _MEAN)]:
         cells = (records.select(found, score=score, corruption=name).iloc[0] for score in scores)
-        yield _line(name, *(records.interval_text(cell.value, cell.low, cell.high) for cell in cells))
+        table.append([name, *map(_text, cells)])
+    widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]
+    for line in table:
+        yield "".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
-def _line(name: str, *cells: str) -> str:
-    return (f"{name:18}" + "".join(f"{cell:24}" for cell in cells)).rstrip()
+def _text(cell: pd.Series) -> str:
+    text = records.interval_text(cell["value"], cell["low"], cell["high"])
+    return text if np.isfinite(cell["low"]) else f"{text} [undefined]"
 
 
 if __name__ == "__main__":

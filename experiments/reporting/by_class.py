@@ -48,14 +48,13 @@ def confusion(rows: pd.DataFrame):
     figure, axes = style.panels(len(shown), width=4.6, height=4.6)
     for number, (axis, (title, cells)) in enumerate(zip(axes, shown, strict=True)):
         drawn = _map(axis, cells, named=number == 0)
-        style.titles(axis, title, "each line adds up to 100 %, but for outputs that are not finite")
+        axis.set_title(title, pad=8, fontsize=10)
     figure.colorbar(drawn, ax=axes, label="share of the class (%)", shrink=0.8)
-    counts = shown[0][1].drop_duplicates("true")["count"].astype(int)
     first = shown[0][1].iloc[0]
-    images = (
-        f"{first.dataset}, {first.model}, {counts.sum():,} test images, {counts.min():,} to {counts.max():,} a class"
+    caption = (
+        f"{first.dataset}, {first.model}; beside each class its test images; outputs that are not finite are no class"
     )
-    style.frame_titles(figure, "What a class is taken for", images)
+    style.frame_titles(figure, "What a class is taken for", caption)
     return figure
 
 
@@ -80,7 +79,9 @@ def _map(axis, cells: pd.DataFrame, *, named: bool):
     drawn = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     axis.grid(visible=False)
     axis.set_xticks(range(len(decided)), decided, rotation=40, ha="right", rotation_mode="anchor", fontsize=7.5)
-    axis.set_yticks(range(len(true)), true if named else [""] * len(true), fontsize=7.5)
+    counts = cells.drop_duplicates("true").set_index("true")["count"].astype(int)
+    names = [f"{name} ({counts[name]:,})" if named else "" for name in true]
+    axis.set_yticks(range(len(true)), names, fontsize=7.5)
     axis.set_xlabel("decided")
     if named:
         axis.set_ylabel("true")

@@ -131,7 +131,9 @@ def _relative(
         found = error(rows, labels)
         half = len(found) // 2 - 1
         mine, other, (mine_clean, other_clean) = found[:half], found[half:-2], found[-2:]
-        return np.mean((mine - mine_clean) / (other - other_clean))
+        lost = other - other_clean
+        # Sums of shares that are equal differ by rounding.
+        return np.mean((mine - mine_clean) / np.where(np.abs(lost) < 1e-12, 0.0, lost))
 
     def interval(columns: list[int]) -> statistics.Interval:
         # A baseline without an error: the ratio is infinite.
