@@ -85,8 +85,8 @@ def _adversarial(rows: pd.DataFrame, figures: Figures) -> str:
     unmoved = records.select(rows, metric="unmoved", method=climbing).sort_values("value").tail(1)
     parts = [
         "## Adversarial attacks",
-        "Accuracy after the attack, in percent. An image counts as robust to several attacks if none succeeds; uniform "
-        "noise of the same size is the control.",
+        "Accuracy after the attack, in percent. An image counts as robust to several attacks if none succeeds at that "
+        "radius or a smaller one; uniform noise of the same size is the control.",
         _FGSM if methods & {"fgsm", "fgsm_l2"} else "",
         "An attack up a gradient that finds no step worth taking says little: "
         f"at most {tables.cell(unmoved)} % of the images that were right were left as they were."
