@@ -37,7 +37,7 @@ def _memory(call: str) -> int:
 import jax
 import mamba_jax
 {call}
-model = mamba_jax.create_model("medmamba", num_classes=2, depths=(2, 1, 0, 0), dims=(8, 16, 32, 64), d_state=4)
+model = mamba_jax.create_model("medmamba", num_classes=2, depths=(2, 0, 0, 0), dims=(8, 16, 32, 64), d_state=4)
 variables = jax.eval_shape(model.init, jax.random.key(0))
 images = jax.ShapeDtypeStruct((32, 28, 28, 3), "float32")
 gradient = jax.grad(lambda params, rest, x: model.apply({{**rest, "params": params}}, x).sum())
