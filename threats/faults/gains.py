@@ -24,23 +24,6 @@ from threats.faults import bits
 _SCALE = 2.0**-40
 
 
-def gain(
-    values: jax.Array, gradients: jax.Array, bit: jax.Array, *, allow_nonfinite: bool, limit: jax.Array
-) -> jax.Array:
-    """[...] float32 gain of flipping bit `bit` of every value, times 2^-40; -inf where the flip is not allowed.
-
-    Args:
-      values: [...] of a float dtype.
-      gradients: [...] of the loss by the values.
-      bit: scalar int32.
-      allow_nonfinite: whether a flip may yield NaN or an infinity.
-      limit: scalar float32, largest magnitude that a finite flipped value may have.
-    """
-    flipped = bits.flip(values, jnp.broadcast_to(bits.mask(bit, values.dtype), values.shape))
-    rules = {"allow_nonfinite": allow_nonfinite, "limit": limit}
-    return of_change(values, flipped, gradients, largest=largest_change(values.dtype), **rules)
-
-
 def of_change(
     values: jax.Array,
     flipped: jax.Array,
@@ -50,13 +33,14 @@ def of_change(
     allow_nonfinite: bool,
     limit: jax.Array,
 ) -> jax.Array:
-    """[...] float32 gain of replacing every value, as in `gain`.
+    """[...] float32 gain of replacing every value, times 2^-40; -inf where that is not allowed.
 
     Args:
       values, flipped: [...] floats, before and after.
       gradients: [...] of the loss by the values.
       largest: what a change counts at most.
-      allow_nonfinite, limit: as in `gain`.
+      allow_nonfinite: whether a value may become NaN or infinite.
+      limit: scalar float32, largest magnitude that a finite new value may have.
     """
     values, flipped, gradients = (x.astype(jnp.float32) for x in (values, flipped, gradients))
     gradients = jnp.where(jnp.isfinite(gradients), gradients, 0.0)
@@ -84,7 +68,7 @@ def probe(flip: Callable[[jax.Array], jax.Array], *, allow_nonfinite: bool) -> C
 
     Args:
       flip: the flips already made, from x [b, ...] to the same shape.
-      allow_nonfinite: as in `gain`.
+      allow_nonfinite: as in `of_change`.
 
     Returns:
       entry(zeros [w, n] float32, zeros [w, n] float32, x [b, ...]) -> flip(x), with w bits and n elements per image;

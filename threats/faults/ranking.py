@@ -80,7 +80,7 @@ def best_bits(
       slopes: those of the flips already made.
       committed: flips already made, [f]; those bits are left out.
       count: number of bits.
-      allow_nonfinite, limit: as in `gains.gain`; the former as for the slopes.
+      allow_nonfinite, limit: as in `gains.of_change`; the former as for the slopes.
     """
     found = []
     for dtype, members in _by_dtype(problem.table, slopes.weights).items():
@@ -121,7 +121,7 @@ def slopes(problem: Problem, committed: slots.Faults, *, allow_nonfinite: bool) 
     Args:
       problem: the model and the data.
       committed: flips already made, [f].
-      allow_nonfinite: as in `gains.gain`.
+      allow_nonfinite: as in `gains.of_change`.
     """
     table = problem.table
     weights = injection.faulty_weights(problem.variables, table, committed)

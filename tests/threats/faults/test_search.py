@@ -120,17 +120,18 @@ def test_gain_is_the_gradient_times_the_change(dtype):
     values = jnp.asarray([0.75, -1.5, 3.0, 1.0, jnp.nan]).astype(dtype)
     slopes = jnp.asarray([2.0, -1.0, jnp.nan, -3.0, 1.0])
     largest = float(jnp.finfo(dtype).max)
-    gain = jax.jit(gains.gain, static_argnames="allow_nonfinite")
+    gain = jax.jit(functools.partial(gains.of_change, largest=largest), static_argnames="allow_nonfinite")
     for bit in range(bits.width(dtype)):
-        flipped = np.asarray(bits.flip(values, jnp.full((5,), bits.mask(bit, dtype))), np.float64)
+        after = bits.flip(values, jnp.full((5,), bits.mask(bit, dtype)))
+        flipped = np.asarray(after, np.float64)
         with np.errstate(invalid="ignore"):
             change = np.clip(flipped - np.asarray(values, np.float64), -largest, largest)
         slope = np.nan_to_num(np.asarray(slopes, np.float64))
         change = np.where(np.isfinite(flipped), change, np.sign(slope) * largest)
         expected = np.where([True] * 4 + [False], slope * change * 2.0**-40, 0.0)
-        got = gain(values, slopes, jnp.int32(bit), allow_nonfinite=True, limit=jnp.float32(jnp.inf))
+        got = gain(values, after, slopes, allow_nonfinite=True, limit=jnp.float32(jnp.inf))
         np.testing.assert_allclose(got, expected, rtol=1e-5)
-        strict = gain(values, slopes, jnp.int32(bit), allow_nonfinite=False, limit=jnp.float32(2.0))
+        strict = gain(values, after, slopes, allow_nonfinite=False, limit=jnp.float32(2.0))
         allowed = np.isfinite(flipped) & (np.abs(flipped) <= 2.0)
         np.testing.assert_array_equal(np.isneginf(strict), ~allowed)
 
@@ -180,11 +181,16 @@ def test_activations_are_ranked_below_a_limit_that_holds_for_every_image(tiny):
         return jnp.sum(outcomes.loss(logits, tiny.labels, "multi-class"))
 
     values = sites.table_values(tiny.apply, tiny.variables, tiny.images, table)["stem_out"]
-    gradients = jax.jit(jax.grad(loss))(jnp.zeros_like(values))
+    gradients, largest = jax.jit(jax.grad(loss))(jnp.zeros_like(values)), gains.largest_change(values.dtype)
     for limit in (0.5, 2.0, 1e38):
         found = jnp.where(slopes.largest[0] <= limit, slopes.gains[0], -jnp.inf)
-        gain = functools.partial(gains.gain, values, gradients, allow_nonfinite=False, limit=jnp.float32(limit))
-        expected = jax.lax.map(lambda bit, gain=gain: jnp.sum(gain(bit), axis=0).reshape(-1), jnp.arange(32))
+        rules = {"largest": largest, "allow_nonfinite": False, "limit": jnp.float32(limit)}
+
+        def gain(bit, rules=rules):
+            after = bits.flip(values, jnp.broadcast_to(bits.mask(bit, values.dtype), values.shape))
+            return jnp.sum(gains.of_change(values, after, gradients, **rules), axis=0).reshape(-1)
+
+        expected = jax.lax.map(gain, jnp.arange(32))
         np.testing.assert_array_equal(jnp.isneginf(found), jnp.isneginf(expected))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-12)
 
