@@ -73,7 +73,7 @@ def matrices(
       task: one of `outcomes.TASKS`.
       options: of the attack, {"steps": 40} for instance.
       seed: of what the attack draws.
-      batch_size: images attacked together.
+      batch_size: images attacked together, at most.
       bar: moved forward by the images done.
 
     Raises:
@@ -81,6 +81,7 @@ def matrices(
     """
     applies, variables = [model.apply for model, _ in models], [own for _, own in models]
     fn = functools.partial(adversarial.get_attack(attack).fn, **(options or {}))
+    size = batched.even_size(len(split), batch_size)
 
     @jax.jit
     def attacked(variables, images, labels, key, radius):
@@ -92,7 +93,7 @@ def matrices(
             return attacked(variables, images, labels, key, jnp.float32(epsilon))
 
         key = jax.random.key(seed)
-        right, success = batched.map_batches(of_batch, split, batch_size=batch_size, key=key, bar=bar)
+        right, success = batched.map_batches(of_batch, split, batch_size=size, key=key, bar=bar)
         return transfer.rates(transfer.TransferResult(right.T, np.moveaxis(success, 0, -1)))
 
     return [at(epsilon) for epsilon in epsilons]

@@ -4,7 +4,7 @@ Everything here is a function of such a function. A model is not needed, nor kno
 arrays, `images` are [b, h, w, c] float32 in [0, 1], and normalisation is the model's own affair.
 """
 
-from threats import adversarial, campaigns, corruptions, evaluation, faults, occlusion, outcomes, statistics
+from threats import adversarial, campaigns, corruptions, evaluation, faults, occlusion, outcomes, statistics, tasks
 from threats.adversarial import ATTACKS, AttackResult, autoattack, fgsm, pgd
 from threats.campaigns import CampaignSpec, run_campaign
 from threats.corruptions import CORRUPTIONS, corrupt
@@ -33,4 +33,5 @@ __all__ = [
     "run_campaign",
     "sanity_report",
     "statistics",
+    "tasks",
 ]

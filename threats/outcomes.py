@@ -1,38 +1,32 @@
-"""What a model's output means, per task: the decision, whether it is right, and the loss.
+"""What became of a prediction: the decision, whether it is right, changed or broken, and how bad it is.
 
 Every threat shares these definitions, so that "robust", "corrupted" and "silent data corruption" rest on one decision.
-A row with a non-finite logit decides nothing: it is never correct, whatever `argmax` would say of it.
-
-Tasks: `multi-class`, `binary` (two logits) and `ordinal` (one logit per grade) take integer labels [b] and decide by
-the largest logit; `multi-label` takes 0/1 labels [b, k] and decides each label by the sign of its logit.
+A row with a non-finite logit decides nothing: it is never correct, whatever `argmax` would say of it. What outputs and
+labels mean in each task is said in `tasks`.
 """
-
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-Task = Literal["multi-class", "binary", "ordinal", "multi-label"]
-TASKS: tuple[str, ...] = get_args(Task)
+from threats import tasks
+from threats.tasks import Task
+
+TASKS: tuple[str, ...] = tuple(tasks.TASKS)
 
 
-def check_task(task: str) -> None:
-    """Raises ValueError if `task` is not one of `TASKS`."""
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {TASKS}, got {task!r}")
+def check_task(task: Task) -> None:
+    """Raises ValueError if `task` is neither one of `TASKS` nor `tasks.Rules`."""
+    tasks.rules(task)
 
 
 def decisions(logits: jax.Array, task: Task) -> jax.Array:
-    """Decided class [b] int32, or decided labels [b, k] int32 where the task is multi-label.
+    """What is decided, [b, ...] int32: a class [b], or labels [b, k] of 0 and 1 where the task is multi-label.
 
     Args:
-      logits: [b, k].
-      task: one of `TASKS`.
+      logits: [b, k], or what the task takes.
+      task: one of `TASKS`, or `tasks.Rules`.
     """
-    check_task(task)
-    if task == "multi-label":
-        return (logits > 0).astype(jnp.int32)
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return tasks.rules(task).decisions(logits)
 
 
 def finite(logits: jax.Array) -> jax.Array:
@@ -42,40 +36,26 @@ def finite(logits: jax.Array) -> jax.Array:
 
 def correct(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
     """[b] bool: the decision is right (every label of it), and no logit of the row is NaN or infinite."""
-    right = decisions(logits, task) == labels.astype(jnp.int32)
-    if task == "multi-label":
-        right = jnp.all(right, axis=-1)
-    return right & finite(logits)
+    return tasks.rules(task).correct(logits, labels) & finite(logits)
 
 
 def accuracy(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
     """[b] float32 in [0, 1]: 1 where right, or the share of right labels; 0 where a logit is not finite."""
-    right = (decisions(logits, task) == labels.astype(jnp.int32)).astype(jnp.float32)
-    if task == "multi-label":
-        right = jnp.mean(right, axis=-1)
-    return jnp.where(finite(logits), right, 0.0)
+    return jnp.where(finite(logits), tasks.rules(task).accuracy(logits, labels), 0.0)
 
 
 def loss(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
     """[b] float32: cross-entropy, or binary cross-entropy summed over the labels where the task is multi-label."""
-    check_task(task)
-    logits = logits.astype(jnp.float32)
-    if task == "multi-label":
-        signs = 2.0 * labels.astype(jnp.float32) - 1.0
-        return jnp.sum(jax.nn.softplus(-signs * logits), axis=-1)
-    log_probabilities = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_probabilities, labels[:, None].astype(jnp.int32), axis=-1)[:, 0]
+    return tasks.rules(task).loss(logits, labels)
 
 
 def changed(logits: jax.Array, reference: jax.Array, task: Task) -> jax.Array:
-    """[b] bool: the decision differs from the fault-free one (silent data corruption); any label of it counts.
+    """[b] bool: the decision differs from the fault-free one (silent data corruption); any entry of it counts.
 
     A row that is no longer finite is not silent: it counts as detected (see `finite`), not as changed.
     """
     differs = decisions(logits, task) != decisions(reference, task)
-    if task == "multi-label":
-        differs = jnp.any(differs, axis=-1)
-    return differs & finite(logits)
+    return jnp.any(differs, axis=tuple(range(1, differs.ndim))) & finite(logits)
 
 
 def auc(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
@@ -84,6 +64,7 @@ def auc(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
     In binary tasks that of the second class; classes (or labels) that occur nowhere or everywhere are passed over. Ties
     count half. A row that is not finite ranks as wrong as can be: behind all others where the class is its own, before
     them where it is not. From ranks (Hanley and McNeil, "The Meaning and Use of the Area under a ROC Curve", 1982).
+    NaN of a task by its own rules, which say nothing of ranks.
 
     Args:
       logits: [n, k]; below 5,793 rows all sums of ranks are exact in float32.
@@ -91,6 +72,8 @@ def auc(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
       task: one of `TASKS`.
     """
     check_task(task)
+    if isinstance(task, tasks.Rules):
+        return jnp.float32(jnp.nan)
     logits = logits.astype(jnp.float32)
     if task == "multi-label":
         scores, positive = logits, labels.astype(bool)
@@ -117,11 +100,11 @@ def sums(logits: jax.Array, labels: jax.Array, reference: jax.Array, valid: jax.
     """[4] float32: accuracy, loss, silent data corruption and non-finite rows, each summed over the valid rows.
 
     Args:
-      logits: [b, k].
+      logits: [b, k], or what the task takes.
       labels: [b], or [b, k] where the task is multi-label.
-      reference: [b, k] fault-free logits.
+      reference: fault-free logits, as `logits`.
       valid: [b] bool, the rows that count.
-      task: one of `TASKS`.
+      task: one of `TASKS`, or `tasks.Rules`.
     """
     silent = changed(logits, reference, task).astype(jnp.float32)
     nonfinite = 1.0 - finite(logits).astype(jnp.float32)

@@ -47,7 +47,7 @@ def run(ctx: context.Context) -> list[records.Measurement]:
     norms = {name: adversarial.ATTACKS[name].norm for name in chosen.attacks}
     radii = {norm: {"linf": chosen.epsilons, "l2": chosen.epsilons_l2}[norm] for norm in norms.values()}
     names = {norm: [*(name for name in norms if norms[name] == norm), CONTROL] for norm in radii}
-    clean = ctx.clean_logits(split)
+    clean = ctx.clean_logits(split, evenly=True)
     rows = []
     with ctx.bar(len(split) * sum(len(names[norm]) * len(radii[norm]) for norm in radii), "attacks") as bar:
         for norm in radii:
@@ -83,7 +83,7 @@ def _outcome(ctx, norm: str, name: str, epsilon: float, split: data.Split, bar) 
     def compute() -> dict[str, np.ndarray]:
         attack = functools.partial(_attacked, ctx, _attack(ctx, norm, name), epsilon * UNITS[norm])
         key = ctx.key("adversarial", name, norm, round(1000 * epsilon))
-        return ctx.map(attack, split, key=key, bar=bar)._asdict()
+        return ctx.map(attack, split, key=key, bar=bar, evenly=True)._asdict()
 
     path, before = ctx.folder.attack_parts / f"{norm}-{name}-{epsilon!r}.npz", bar.n
     found = Outcome(**kept.arrays(path, compute))

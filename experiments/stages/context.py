@@ -66,13 +66,21 @@ class Context:
         test = self.dataset.splits["test"]
         return data.stratified_subset(test, count or len(test), seed=self.config.seed)
 
-    def map(self, function: Any, split: data.Split, *, key: jax.Array, bar: tqdm.tqdm | None = None) -> Any:
-        """`batched.map_batches` in batches of the configured size."""
-        return batched.map_batches(function, split, batch_size=self.config.eval_batch_size, key=key, bar=bar)
+    def map(
+        self, function: Any, split: data.Split, *, key: jax.Array, bar: tqdm.tqdm | None = None, evenly: bool = False
+    ) -> Any:
+        """`batched.map_batches` in batches of the configured size, or of `batched.even_size` where they are costly."""
+        size = self.config.eval_batch_size
+        size = batched.even_size(len(split), size) if evenly else size
+        return batched.map_batches(function, split, batch_size=size, key=key, bar=bar)
 
-    def clean_logits(self, split: data.Split, bar: tqdm.tqdm | None = None) -> np.ndarray:
+    def clean_logits(self, split: data.Split, bar: tqdm.tqdm | None = None, *, evenly: bool = False) -> np.ndarray:
         """[n, k] logits of undisturbed images."""
-        return self.logits(lambda key, images, labels: images, split, key=self.key("clean"), bar=bar)
+
+        def clean(key, images, labels):
+            return self.apply(self.variables, images)
+
+        return self.map(clean, split, key=self.key("clean"), bar=bar, evenly=evenly)
 
     def logits(self, disturb: Any, split: data.Split, *, key: jax.Array, bar: tqdm.tqdm | None = None) -> np.ndarray:
         """[n, k] logits of disturbed images.

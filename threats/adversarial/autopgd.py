@@ -66,7 +66,7 @@ def apgd(
       norm: a name in `norms.NORMS`.
       random_start: start from a uniform draw from the ball, not from the clean image.
       restarts: independent starts, at least 1; more than one needs random_start.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the model say `labels`; not with targets.
       objective: `(logits, labels) -> [b]`, maximised (targeted: minimised). None: `objectives.cross_entropy(task)`.
       targets: wrong answers to climb towards, one after the other, though any wrong answer is a success: [t, b] int32,

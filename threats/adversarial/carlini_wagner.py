@@ -56,7 +56,7 @@ def attack(
       searches: how many values of c are tried, at least 1.
       learning_rate: of Adam, in units of v.
       initial_c: the first c.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the model say `labels`.
 
     Returns:

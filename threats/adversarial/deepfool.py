@@ -49,7 +49,7 @@ def attack(
       candidates: how many of the likeliest wrong classes are looked at (multi-label: of the least certain labels);
         None for all.
       overshoot: how far beyond the boundary, as a share of the perturbation, to end.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the model say `labels`; this steps to the boundary of that one class (not in the paper).
 
     Returns:

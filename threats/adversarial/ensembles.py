@@ -62,7 +62,7 @@ def autoattack(
       steps: of each run of APGD and FAB, at least 1.
       queries: of Square Attack, at least 2.
       images_at_once: size of the groups that are attacked together. None: a quarter of the batch, at least 8.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the model say `labels`.
 
     Returns:

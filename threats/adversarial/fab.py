@@ -64,7 +64,7 @@ def attack(
       alpha_max: in [0, 1], the largest bias towards the clean image.
       eta: at least 1, how far beyond the plane to go.
       beta: in (0, 1), where between the clean image and a success to go on.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the model say `labels`. All planes around them have to be passed and a step goes to one, so that in
         multi-label this often finds nothing where the other attacks do.
 

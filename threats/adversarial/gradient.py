@@ -71,7 +71,7 @@ def pgd(
       restarts: independent starts, at least 1; more than one needs random_start.
       decay: of the momentum, as in `mi_fgsm`; None climbs without.
       keep: "best" candidate of each image, or its "last" iterate (the best of the last ones of several restarts).
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the model say `labels`.
       objective: `(logits, labels) -> [b]`, maximised (targeted: minimised). None: `objectives.cross_entropy(task)`.
 

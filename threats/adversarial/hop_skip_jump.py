@@ -75,7 +75,7 @@ def attack(
       samples_at_once: evaluated together; changes memory and speed only.
       tries: noise images until one is wrong, 0 or more.
       starts: [b, ...] in [0, 1]; where the model already gets them wrong, the search starts there.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the model say `labels`.
 
     Returns:

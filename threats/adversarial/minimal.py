@@ -5,6 +5,7 @@ x is written as gaps g_k(x), one for each way of being wrong, positive where the
 
     multi-class, binary, ordinal    g_k = z_k - z_y, k != y      targeted: one gap, z_t - max_{i != t} z_i
     multi-label                     g_l = -s_l z_l, s_l = +-1    targeted: one gap, min_l s_l z_l
+    rules of your own               `tasks.Rules.gaps`           targeted: one gap, minus the largest of them
 
 so that an untargeted attack on a multi-label model looks for the nearest flip of any one label. Around an image x_0 a
 gap is a plane, g(x_0) + w . (x - x_0), and in linear models |g| / ||w||* is the distance to it, with ||.||* the dual
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from threats import convolutions, outcomes
+from threats import convolutions, outcomes, tasks
 from threats.adversarial import candidates, norms, objectives
 
 _FARTHEST = 1e6  # A plane so far away is outside any box; what is larger could overflow.
@@ -74,12 +75,7 @@ def gaps(logits: jax.Array, labels: jax.Array, *, task: outcomes.Task, targeted:
     """[b, m] float32: all gaps, as above; that of the class itself is -inf."""
     if targeted:
         return -objectives.margin(task)(logits, labels)[:, None]
-    logits = logits.astype(jnp.float32)
-    if task == "multi-label":
-        return (1.0 - 2.0 * labels.astype(jnp.float32)) * logits
-    labels = labels.astype(jnp.int32)
-    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-    return jnp.where(own, -jnp.inf, logits - jnp.take_along_axis(logits, labels[:, None], axis=-1))
+    return tasks.rules(task).gaps(logits, labels)
 
 
 def candidate_classes(
@@ -93,7 +89,7 @@ def candidate_classes(
     if count is not None and count < 1:
         raise ValueError(f"candidates must be at least 1 or None for all, got {count}")
     every = gaps(logits, labels, task=task, targeted=targeted)
-    possible = every.shape[1] - (0 if targeted or task == "multi-label" else 1)
+    possible = every.shape[1] - (not targeted and tasks.rules(task).exclusive)
     if not possible:
         raise ValueError(f"apply must return at least two logits per image, got shape {logits.shape}")
     return jax.lax.top_k(every, min(possible, count or possible))[1]

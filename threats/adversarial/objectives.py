@@ -1,10 +1,10 @@
 """What an attacker maximises: a number per image, high where the model is badly wrong.
 
 An objective is a function `(logits, labels) -> [b]`. An attack receives it as an argument and never looks at the
-logits' shape itself. The factories below make one for each task:
+logits' shape itself. The factories below make one for each task, by name or by `tasks.Rules` of your own:
 
-    cross_entropy: -log p_y, or the sum over labels of binary cross-entropies where the task is multi-label
-    margin:        max_{i != y} z_i - z_y, or max_l -s_l z_l with s_l = +-1 for present and absent labels
+    cross_entropy: the task's loss: -log p_y, or the sum over labels of binary cross-entropies
+    margin:        the largest of the task's gaps: max_{i != y} z_i - z_y, or max_l -s_l z_l, s_l = +-1
     dlr:           the margin divided by z_(1) - z_(3), the largest logit less the third largest
 
 The margin is positive exactly where the decision is wrong (ties aside), has no saturated regions, where softmax
@@ -22,7 +22,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from threats import outcomes
+from threats import outcomes, tasks
 
 Objective = Callable[[jax.Array, jax.Array], jax.Array]
 TargetedObjective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -32,7 +32,7 @@ def cross_entropy(task: outcomes.Task) -> Objective:
     """The task's own loss, `outcomes.loss`: what attacks maximise unless told otherwise.
 
     Args:
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
 
     Returns:
       `(logits [b, k], labels) -> [b] float32`.
@@ -52,7 +52,7 @@ def margin(task: outcomes.Task) -> Objective:
     """By how much the strongest wrong answer beats the right one.
 
     Args:
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
 
     Returns:
       `(logits [b, k], labels) -> [b] float32`: max_{i != y} z_i - z_y; in multi-label, the value of the label that
@@ -65,8 +65,8 @@ def margin(task: outcomes.Task) -> Objective:
       >>> float(margin("multi-class")(jnp.array([[3.0, 1.0, 2.0]]), jnp.array([0]))[0])
       -1.0
     """
-    outcomes.check_task(task)
-    return _label_margin if task == "multi-label" else _class_margin
+    gaps = tasks.rules(task).gaps
+    return lambda logits, labels: jnp.max(gaps(logits, labels), axis=-1)
 
 
 def dlr(task: outcomes.Task) -> Objective:
@@ -76,7 +76,7 @@ def dlr(task: outcomes.Task) -> Objective:
     and in rows whose three largest logits are the same.
 
     Args:
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
 
     Returns:
       `(logits [b, k], labels) -> [b] float32`: in [-1, 1] where the label is among the two largest, above elsewhere.
@@ -88,11 +88,11 @@ def dlr(task: outcomes.Task) -> Objective:
       >>> float(dlr("multi-class")(jnp.array([[3.0, 1.0, 2.0]]), jnp.array([0]))[0])
       -0.5
     """
-    plain = margin(task)
+    plain, exclusive = margin(task), tasks.rules(task).exclusive
 
     def ratio(logits, labels):
         value = plain(logits, labels)
-        if task == "multi-label" or logits.shape[-1] < 3:
+        if not exclusive or logits.shape[-1] < 3:
             return value
         largest = jax.lax.top_k(logits.astype(jnp.float32), 3)[0]
         return _over(value, largest[:, 0] - largest[:, 2])
@@ -107,7 +107,7 @@ def targeted_dlr(task: outcomes.Task) -> TargetedObjective:
     the same; in multi-label that of turning label t, -s_t z_t.
 
     Args:
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
 
     Returns:
       `(logits [b, k], labels, targets [b] int32) -> [b] float32`.
@@ -119,16 +119,13 @@ def targeted_dlr(task: outcomes.Task) -> TargetedObjective:
       >>> float(targeted_dlr("ordinal")(jnp.array([[3.0, 1.0, 2.0, 0.0]]), jnp.array([0]), jnp.array([2]))[0])
       -0.4000000059604645
     """
-    outcomes.check_task(task)
+    rules = tasks.rules(task)
 
     def ratio(logits, labels, targets):
-        logits = logits.astype(jnp.float32)
-        if task == "multi-label":
-            return _at(-_signs(labels) * logits, targets)
-        value = _at(logits, targets) - _at(logits, labels)
-        if logits.shape[-1] < 4:
+        value = jnp.take_along_axis(rules.gaps(logits, labels), targets[:, None].astype(jnp.int32), axis=-1)[:, 0]
+        if not rules.exclusive or logits.shape[-1] < 4:
             return value
-        largest = jax.lax.top_k(logits, 4)[0]
+        largest = jax.lax.top_k(logits.astype(jnp.float32), 4)[0]
         return _over(value, largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2)
 
     return ratio
@@ -140,7 +137,7 @@ def likely_targets(logits: jax.Array, labels: jax.Array, task: outcomes.Task, *,
     Args:
       logits: [b, k].
       labels: [b], or [b, k] where the task is multi-label.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       count: how many, at least 1; never more than there are.
 
     Returns:
@@ -154,15 +151,11 @@ def likely_targets(logits: jax.Array, labels: jax.Array, task: outcomes.Task, *,
       >>> likely_targets(jnp.array([[3.0, 1.0, 2.0]]), jnp.array([0]), "multi-class", count=9).tolist()
       [[2], [1]]
     """
-    outcomes.check_task(task)
+    rules = tasks.rules(task)
     if count < 1:
         raise ValueError(f"the number of targets must be at least 1, got {count}")
-    classes = logits.shape[-1]
-    if task == "multi-label":
-        likely, wrong = -_signs(labels) * logits.astype(jnp.float32), classes
-    else:
-        likely, wrong = jnp.where(jax.nn.one_hot(labels, classes, dtype=bool), -jnp.inf, logits), classes - 1
-    return jax.lax.top_k(likely, min(count, wrong))[1].T
+    gaps = rules.gaps(logits, labels)
+    return jax.lax.top_k(gaps, min(count, gaps.shape[1] - rules.exclusive))[1].T
 
 
 OBJECTIVES: dict[str, Callable[[outcomes.Task], Objective]] = {
@@ -170,27 +163,6 @@ OBJECTIVES: dict[str, Callable[[outcomes.Task], Objective]] = {
     "margin": margin,
     "dlr": dlr,
 }
-
-
-def _class_margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    logits = logits.astype(jnp.float32)
-    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-    best_other = jnp.max(jnp.where(own, -jnp.inf, logits), axis=-1)
-    return best_other - _at(logits, labels)
-
-
-def _label_margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.max(-_signs(labels) * logits.astype(jnp.float32), axis=-1)
-
-
-def _signs(labels: jax.Array) -> jax.Array:
-    """1 for labels that are present, -1 for those that are absent."""
-    return 2.0 * labels.astype(jnp.float32) - 1.0
-
-
-def _at(logits: jax.Array, classes: jax.Array) -> jax.Array:
-    """[b]: each row's logit of its class."""
-    return jnp.take_along_axis(logits, classes[:, None].astype(jnp.int32), axis=-1)[:, 0]
 
 
 def _over(value: jax.Array, unit: jax.Array) -> jax.Array:

@@ -64,7 +64,7 @@ def spsa_attack(
       step_size: of a sign step or Adam's learning rate, in the same unit; scalar or [b]. None: 2.5 * epsilon / steps.
       update: "adam" (the paper; moments of 0.9 and 0.999) or "sign" of the gradient.
       restarts: independent starts, each drawn from the ball, at least 1.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the model say `labels`.
       objective: `(logits, labels) -> [b]`, maximised (targeted: minimised). None: `objectives.margin(task)`, the
         paper's.

@@ -85,7 +85,7 @@ def square_attack(
       queries: forward passes at most, at least 2. 5,000 as in AutoAttack's standard.
       norm: a name in `norms.NORMS`.
       p_init: share of the image that the first squares cover, in (0, 1].
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the model say `labels`.
       objective: `(logits, labels) -> [b]`, maximised (targeted: minimised). None: `objectives.margin(task)`.
 

@@ -51,7 +51,7 @@ def evaluate(
       images: [b, ...] float32 in [0, 1].
       labels: [b] int32, or [b, k] 0/1 in multi-label: what the models should say, or, targeted, should be made to say.
       key: consumed; model i draws from it and from i. None will do for attacks that draw nothing.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the models say `labels`.
       **options: of the attack; epsilon is one.
 

@@ -61,7 +61,7 @@ def attack(
       batch_size: images of one step, at least 1; a last batch that is not full counts with what it has.
       step_size: in the images' unit, scalar. None: epsilon / 10.
       cap: largest objective of an image that still moves the perturbation.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       objective: `(logits, labels) -> [b]`, maximised. None: `objectives.cross_entropy(task)`.
 
     Returns:

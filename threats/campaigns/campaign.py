@@ -75,7 +75,7 @@ def run_campaign(
       labels: [n] int32, or [n, k] 0/1 where the task is multi-label.
       spec: what is asked.
       key: typed; consumed.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       store: where finished chunks are kept; by default nowhere. What belongs to another campaign is the store's to
         refuse.
       shard: (i, n): run the i-th of n parts only, i from 1; trials of other parts are taken from the store where they

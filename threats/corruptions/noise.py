@@ -28,8 +28,7 @@ def gaussian_noise(key: jax.Array, images: jax.Array, *, sigma: float | jax.Arra
     Reference: Hendrycks and Dietterich, ICLR 2019, "Gaussian noise".
     """
     images = pixels.as_float32(images)
-    noise = jax.random.normal(key, images.shape, jnp.float32)
-    return jnp.clip(images + jnp.asarray(sigma, jnp.float32) * noise, 0.0, 1.0)
+    return jnp.clip(images + jnp.asarray(sigma, jnp.float32) * _normal(key, images), 0.0, 1.0)
 
 
 def shot_noise(key: jax.Array, images: jax.Array, *, rate: float | jax.Array) -> jax.Array:
@@ -81,10 +80,13 @@ def impulse_noise(key: jax.Array, images: jax.Array, *, amount: float | jax.Arra
     images = pixels.as_float32(images)
     pixels.require("amount", amount, 0.0, 1.0)
     amount = jnp.asarray(amount, jnp.float32)
-    where, which = jax.random.split(key)
-    struck = jax.random.uniform(where, images.shape) < amount
-    salt = jax.random.bernoulli(which, 0.5, images.shape).astype(jnp.float32)
-    return jnp.where(jnp.isnan(amount), jnp.nan, jnp.where(struck, salt, images))
+
+    def strike(own, image):
+        where, which = jax.random.split(own)
+        salt = jax.random.bernoulli(which, 0.5, image.shape).astype(image.dtype)
+        return jnp.where(jax.random.uniform(where, image.shape) < amount, salt, image)
+
+    return jnp.where(jnp.isnan(amount), jnp.nan, pixels.each_image(strike, key, images))
 
 
 def speckle_noise(key: jax.Array, images: jax.Array, *, sigma: float | jax.Array) -> jax.Array:
@@ -104,5 +106,8 @@ def speckle_noise(key: jax.Array, images: jax.Array, *, sigma: float | jax.Array
     Reference: Hendrycks and Dietterich, ICLR 2019, "speckle noise" (held-out corruption).
     """
     images = pixels.as_float32(images)
-    noise = jax.random.normal(key, images.shape, jnp.float32)
-    return jnp.clip(images + images * jnp.asarray(sigma, jnp.float32) * noise, 0.0, 1.0)
+    return jnp.clip(images + images * jnp.asarray(sigma, jnp.float32) * _normal(key, images), 0.0, 1.0)
+
+
+def _normal(key: jax.Array, images: jax.Array) -> jax.Array:
+    return pixels.each_image(lambda own, image: jax.random.normal(own, image.shape, image.dtype), key, images)

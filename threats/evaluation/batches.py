@@ -19,7 +19,7 @@ class Problem(NamedTuple):
     """What is attacked.
 
     apply: (variables, images) -> logits. variables: its parameters. images: [n, h, w, c] in [0, 1]. labels: [n], or
-    [n, k] in multi-label. task: one of `outcomes.TASKS`. images_at_once: b.
+    [n, k] in multi-label. task: one of `outcomes.TASKS`, or `tasks.Rules`. images_at_once: b.
     """
 
     apply: Callable[..., jax.Array]
@@ -61,7 +61,8 @@ def problem(
     if images_at_once is not None and images_at_once < 1:
         raise ValueError(f"images_at_once must be at least 1, got {images_at_once}")
     default = max(1, _PIXELS_AT_ONCE // max(1, int(np.prod(images.shape[1:3]))))
-    return Problem(apply, variables, images, labels, task, min(images_at_once or default, len(images)))
+    batches = -(-len(images) // (images_at_once or default))
+    return Problem(apply, variables, images, labels, task, -(-len(images) // batches))  # As even as can be.
 
 
 def compiled(

@@ -101,7 +101,7 @@ def evaluate(
       attacks: names in `adversarial.ATTACKS`, or entries of your own by name.
       epsilons: radii in the images' unit (8/255), for all attacks, or by norm: {"linf": ..., "l2": ...}.
       key: consumed; an attack's draws depend on its name, the radius, and the batch.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       options: by attack, further arguments such as {"pgd": {"steps": 40}}.
       images_at_once: by default 128 at 28 px, in proportion to the pixels.
       check: whether to add the sanity report, which runs some attacks more, at the largest radius of each norm.

@@ -82,7 +82,7 @@ def run_trials(
       labels: [n] int32, or [n, k] 0/1 where the task is multi-label.
       table: the sites that `faults` points into.
       faults: [t, k].
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       strategy: "vmap" (a group of trials at once), "map" (one after another), or "auto": "map" on a CPU, else "vmap".
       trials_at_once: size of a group; by default 1 with "map", at most 16 with "vmap" (see `batching.default_trials`).
       images_at_once: images per forward pass; by default 256, fewer above 32 px.

@@ -38,7 +38,7 @@ def make_one_shot_fn(
       labels: [n] or [n, k].
       table: the sites that faults point into.
       reference: [n, c] fault-free logits.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       strategy: as in `campaign.run_trials`, for faults in weights and states.
       trials_at_once: in one call; by default, where only activations are hit, as many as images of a forward pass, else
         as in `campaign.run_trials`.

@@ -21,7 +21,7 @@ class Problem(NamedTuple):
 
     apply: (decoded variables, images) -> logits. decode: variables -> decoded variables, see `formats.StoredApply`.
     variables: fault-free. images, labels: [n, ...]. table: where bits may flip.
-    task: one of `outcomes.TASKS`. images_at_once: images per pass.
+    task: one of `outcomes.TASKS`, or `tasks.Rules`. images_at_once: images per pass.
     """
 
     apply: Callable[..., Any]

@@ -111,7 +111,7 @@ def worst_case(
         paths.
       flips: number of flips to find.
       candidates: bits evaluated exactly per flip; `table.bits` evaluates every one.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       allow_nonfinite: whether NaN and infinities are admissible.
       largest_magnitude: what a value that is hit, decoded, may not exceed after a flip, NaN and infinities included;
         by default anything goes. For example the largest magnitude of the layer, which a range check would let pass.

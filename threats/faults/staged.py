@@ -25,7 +25,7 @@ class Stages:
       labels: [n] or [n, k].
       reference: [n, c] fault-free logits; None for those of the run that is kept.
       table: the sites that faults point into.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       images_at_once: b.
       trials_at_once: 1 runs trials one after another in each thread, more run as many under `jax.vmap`.
       trials: how many are expected in all calls, which decides how many programs pay; None for those of the first.

@@ -62,7 +62,7 @@ def salient_order(
       images: [b, h, w, c] float32 in [0, 1].
       labels: [b] int32, or [b, k] 0/1 in multi-label. None: the model's own decisions on the clean images.
       grid: g, patches along each side.
-      task: one of `outcomes.TASKS`.
+      task: one of `outcomes.TASKS`, or `tasks.Rules`.
       objective: `(logits, labels) -> [b]`. None: `objectives.margin(task)`, whose gradient does not fade where the
         model is certain.
 

@@ -1,0 +1,153 @@
+"""What outputs mean, task by task: the decision, whether it is right, the loss, and by how much it is right or wrong.
+
+    multi-class, binary, ordinal    outputs [b, k], one logit per class (per grade); labels [b]
+    multi-label                     outputs [b, k], one logit per label, there where positive; labels [b, k] of 0 and 1
+    pixels(least)                   outputs [b, ..., k], a class for each pixel; labels [b, ...]
+
+An attack, a fault campaign or an evaluation receives one of these as its `task`: by name, or as `Rules`, which may be
+your own. Nothing else in the library looks at the shape of outputs or labels beyond the first axis, one row per image.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """A task, as functions of outputs [b, ...] and labels [b, ...]. Outputs need not be finite.
+
+    decisions: `outputs -> [b, ...] int32`, what is said; two of them are the same where all entries are.
+    accuracy: `(outputs, labels) -> [b]`, in [0, 1].
+    correct: `(outputs, labels) -> [b] bool`.
+    loss: `(outputs, labels) -> [b] float32`, what training descends.
+    gaps: `(outputs, labels) -> [b, m] float32`, one for each way of being wrong, positive where the outputs are wrong
+      in that way, so that (ties aside) an image is wrong where its largest gap is positive.
+    exclusive: outputs are one logit per class and so are the gaps, that of the label itself being -inf.
+    """
+
+    decisions: Callable[[jax.Array], jax.Array]
+    accuracy: Callable[[jax.Array, jax.Array], jax.Array]
+    correct: Callable[[jax.Array, jax.Array], jax.Array]
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    gaps: Callable[[jax.Array, jax.Array], jax.Array]
+    exclusive: bool = False
+
+
+Task = Literal["multi-class", "binary", "ordinal", "multi-label"] | Rules
+
+
+def rules(task: Task) -> Rules:
+    """The rules of a task, by name or as they are.
+
+    Raises:
+      ValueError: if the task is neither in `TASKS` nor `Rules`.
+    """
+    if isinstance(task, Rules):
+        return task
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {tuple(TASKS)} or tasks.Rules, got {task!r}")
+    return TASKS[task]
+
+
+@functools.cache
+def pixels(least: float = 0.5) -> Rules:
+    """Segmentation: a class for each pixel; an image is right where at least that share of its pixels is.
+
+    Accuracy is the share of right pixels and the loss their mean cross-entropy. There is one gap: where r right pixels
+    make an image right, the r-th smallest of the pixels' margins max_{i != y} z_i - z_y.
+
+    Args:
+      least: in (0, 1].
+
+    Raises:
+      ValueError: if `least` is out of its range.
+
+    Example:
+      >>> outputs, labels = jnp.array([[[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]]), jnp.array([[0, 0, 0]])
+      >>> pixels(0.5).correct(outputs, labels).tolist(), pixels(0.5).gaps(outputs, labels).tolist()
+      ([True], [[-2.0]])
+    """
+    if not 0 < least <= 1:
+        raise ValueError(f"least must be in (0, 1], got {least}")
+
+    def right(outputs, labels):
+        return _right_class(outputs, labels).reshape(len(outputs), -1)
+
+    def needed(count: int) -> int:
+        return math.ceil(least * count - 1e-9)
+
+    def correct(outputs, labels):
+        each = right(outputs, labels)
+        return jnp.sum(each, axis=1) >= needed(each.shape[1])
+
+    def gaps(outputs, labels):
+        margins = jnp.max(_class_gaps(outputs, labels), axis=-1).reshape(len(outputs), -1)
+        return jnp.sort(margins, axis=1)[:, needed(margins.shape[1]) - 1][:, None]
+
+    return Rules(
+        decisions=_likeliest,
+        accuracy=lambda outputs, labels: jnp.mean(right(outputs, labels).astype(jnp.float32), axis=1),
+        correct=correct,
+        loss=lambda outputs, labels: jnp.mean(_cross_entropy(outputs, labels).reshape(len(outputs), -1), axis=1),
+        gaps=gaps,
+    )
+
+
+def _likeliest(outputs: jax.Array) -> jax.Array:
+    return jnp.argmax(outputs, axis=-1).astype(jnp.int32)
+
+
+def _right_class(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    return _likeliest(outputs) == labels.astype(jnp.int32)
+
+
+def _cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    return -_at(jax.nn.log_softmax(outputs.astype(jnp.float32)), labels)
+
+
+def _class_gaps(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    outputs = outputs.astype(jnp.float32)
+    own = jax.nn.one_hot(labels, outputs.shape[-1], dtype=bool)
+    return jnp.where(own, -jnp.inf, outputs - _at(outputs, labels)[..., None])
+
+
+def _at(values: jax.Array, classes: jax.Array) -> jax.Array:
+    """Each row's value of its class. values: [..., k]; classes: [...]."""
+    return jnp.take_along_axis(values, classes[..., None].astype(jnp.int32), axis=-1)[..., 0]
+
+
+def _present(outputs: jax.Array) -> jax.Array:
+    return (outputs > 0).astype(jnp.int32)
+
+
+def _right_labels(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    return _present(outputs) == labels.astype(jnp.int32)
+
+
+def _label_gaps(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """-s_l z_l, with s_l 1 for labels that are present and -1 for those that are absent."""
+    return (1.0 - 2.0 * labels.astype(jnp.float32)) * outputs.astype(jnp.float32)
+
+
+_CLASSES = Rules(
+    decisions=_likeliest,
+    accuracy=lambda outputs, labels: _right_class(outputs, labels).astype(jnp.float32),
+    correct=_right_class,
+    loss=_cross_entropy,
+    gaps=_class_gaps,
+    exclusive=True,
+)
+_LABELS = Rules(
+    decisions=_present,
+    accuracy=lambda outputs, labels: jnp.mean(_right_labels(outputs, labels).astype(jnp.float32), axis=-1),
+    correct=lambda outputs, labels: jnp.all(_right_labels(outputs, labels), axis=-1),
+    loss=lambda outputs, labels: jnp.sum(jax.nn.softplus(_label_gaps(outputs, labels)), axis=-1),
+    gaps=_label_gaps,
+)
+TASKS: dict[str, Rules] = {"multi-class": _CLASSES, "binary": _CLASSES, "ordinal": _CLASSES, "multi-label": _LABELS}
