@@ -59,8 +59,9 @@ def rules(task: Task) -> Rules:
 def pixels(least: float = 0.5) -> Rules:
     """Segmentation: a class for each pixel; an image is right where at least that share of its pixels is.
 
-    Accuracy is the share of right pixels and the loss their mean cross-entropy. There is one gap: where r right pixels
-    make an image right, the r-th smallest of the pixels' margins max_{i != y} z_i - z_y.
+    Accuracy is the share of right pixels and the loss their mean cross-entropy. There is one gap. Of the pixels'
+    margins max_{i != y} z_i - z_y it looks at the largest, as many as have to be positive to make the image wrong: it
+    is the smallest of these where that is positive, and otherwise the mean of what they lack, so that all are pushed.
 
     Args:
       least: in (0, 1].
@@ -71,7 +72,7 @@ def pixels(least: float = 0.5) -> Rules:
     Example:
       >>> outputs, labels = jnp.array([[[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]]), jnp.array([[0, 0, 0]])
       >>> pixels(0.5).correct(outputs, labels).tolist(), pixels(0.5).gaps(outputs, labels).tolist()
-      ([True], [[-2.0]])
+      ([True], [[-1.0]])
     """
     if not 0 < least <= 1:
         raise ValueError(f"least must be in (0, 1], got {least}")
@@ -88,7 +89,9 @@ def pixels(least: float = 0.5) -> Rules:
 
     def gaps(outputs, labels):
         margins = jnp.max(_class_gaps(outputs, labels), axis=-1).reshape(len(outputs), -1)
-        return jnp.sort(margins, axis=1)[:, needed(margins.shape[1]) - 1][:, None]
+        nearest = jnp.sort(margins, axis=1)[:, needed(margins.shape[1]) - 1 :]
+        lacking = jnp.mean(jnp.minimum(nearest, 0.0), axis=1)
+        return jnp.where(nearest[:, 0] > 0, nearest[:, 0], lacking)[:, None]
 
     return Rules(
         decisions=_likeliest,

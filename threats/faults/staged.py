@@ -118,7 +118,7 @@ class Stages:
             for number, rows in missing.items()
         }
         if self._auc is None:
-            shape = self._group, self._count, self._found.logits.aval.shape[1]
+            shape = self._group, self._count, *self._found.logits.aval.shape[1:]
             placed = devices.placement(self._mesh, per_trial=True)
             logits = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=placed)
             areas = jax.vmap(lambda one, labels: outcomes.auc(one, labels, self._task), (0, None))
