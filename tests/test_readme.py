@@ -14,7 +14,7 @@ _ROOT = pathlib.Path(__file__).parent.parent
     [
         ("README.md", ("still right:", "changed decisions:")),
         ("docs/campaigns.md", ("decisions that change:", "exponent Interval", "in int8 less in float32:")),
-        ("docs/attacks.md", ("Interval(value=", "pass: gradients", "broken: ")),
+        ("docs/attacks.md", ("Interval(value=", "pass: gradients", "broken: ", "at 0.05: Interval(value=1.0")),
         ("docs/corruptions.md", ("relative mCE: Interval", "rBE: Interval")),
         ("docs/occlusion.md", ("pixels changed: 0.48979", "largest change: 0.")),
     ],
