@@ -1,7 +1,7 @@
 """Projected gradient descent: a step of it against one gradient with respect to the images, and the whole of it against
 Foolbox's on the same model.
 
-    python -m benchmarks.attacks           # with Foolbox, which the suite leaves out as it takes minutes
+    python -m benchmarks.attacks           # with MedMamba-T and Foolbox, which the suite leaves out: 20 minutes
 
 A step's time is the difference of a long and a short attack over the difference of their steps, in the same round; so
 the passes before the first step and after the last do not count.
@@ -37,6 +37,12 @@ def run(given: setting.Setting) -> Iterator[figures.Figure]:
         yield from _step_vs_grad(given, name)
 
 
+def run_long(given: setting.Setting) -> Iterator[figures.Figure]:
+    """The same of MedMamba-T."""
+    for name in given.sizes.attacked_long:
+        yield from _step_vs_grad(given, name)
+
+
 def run_foolbox(given: setting.Setting) -> Iterator[figures.Figure]:
     """Of each model, images per second, and how many times as long Foolbox takes; nothing where it is not installed."""
     try:
@@ -44,7 +50,7 @@ def run_foolbox(given: setting.Setting) -> Iterator[figures.Figure]:
     except ImportError:
         given.say(NO_FOOLBOX)
         return
-    for name in given.sizes.attacked:
+    for name in (*given.sizes.attacked, *given.sizes.attacked_long):
         yield from _vs_foolbox(given, name, foolbox_pgd)
 
 
@@ -133,4 +139,4 @@ def _as_foolbox_expects() -> Iterator[None]:
 if __name__ == "__main__":
     from benchmarks import suite
 
-    sys.exit(suite.main(["--only=attacks,attacks_foolbox", *sys.argv[1:]]))
+    sys.exit(suite.main(["--only=attacks,attacks_t,attacks_foolbox", *sys.argv[1:]]))

@@ -13,7 +13,6 @@ import numpy as np
 from benchmarks import machine, timing
 from mamba_jax import models, zoo
 
-ATTACKED = ("medmamba_n", "medmamba_t", "resnet18")
 _TINY = {"name": "medmamba", "depths": (1, 0, 0, 0), "dims": (4, 8, 16, 32), "d_state": 2}
 
 
@@ -31,6 +30,7 @@ class Sizes:
       batches: for the time per image.
       scan_stages: (l, d) of the scan in each stage at 28 px. scan_states: n.
       scan_lengths: tokens, for the scaling; scan_scaling_batch: b.
+      attacked: models, see `attacked`; attacked_long: another, whose gradients take long to compile.
       attack_images, attack_images_n: images attacked, for the nano model more. attack_steps: of PGD, a short and a long
         run.
       foolbox_steps: of PGD against Foolbox on a jitted model. foolbox_plain_steps, _rounds: on a plain one.
@@ -60,7 +60,8 @@ class Sizes:
     attack_images: int = 16
     attack_images_n: int = 64
     attack_steps: tuple[int, int] = (1, 4)
-    attacked: tuple[str, ...] = ATTACKED
+    attacked: tuple[str, ...] = ("medmamba_n", "resnet18")
+    attacked_long: tuple[str, ...] = ("medmamba_t",)
     foolbox_steps: int = 20
     foolbox_plain_steps: int = 4
     foolbox_plain_rounds: timing.Rounds = dataclasses.field(default_factory=lambda: timing.Rounds(least=3, most=3))
@@ -92,6 +93,7 @@ SMALL = Sizes(
     attack_images_n=2,
     attack_steps=(1, 2),
     attacked=("medmamba_n",),
+    attacked_long=(),
     foolbox_steps=2,
     foolbox_plain_steps=1,
     foolbox_plain_rounds=timing.Rounds(least=1, most=1, seconds=0.0),
@@ -155,7 +157,7 @@ class Attacked(NamedTuple):
 
 
 def attacked(sizes: Sizes, name: str) -> Attacked:
-    """The attacked model of that name in `ATTACKED`: the nano one trained, if the sizes name one, the others drawn."""
+    """medmamba_n, medmamba_t or resnet18: the nano one trained, if the sizes name one, the others drawn."""
     count = sizes.attack_images_n if name == "medmamba_n" else sizes.attack_images
     if name == "medmamba_n" and sizes.zoo is not None:
         model, variables = zoo.load_pretrained(sizes.zoo)
