@@ -37,9 +37,9 @@ def run(given: setting.Setting) -> Iterator[figures.Figure]:
         yield from _step_vs_grad(given, name)
 
 
-def run_long(given: setting.Setting) -> Iterator[figures.Figure]:
+def run_t(given: setting.Setting) -> Iterator[figures.Figure]:
     """The same of MedMamba-T."""
-    for name in given.sizes.attacked_long:
+    for name in given.sizes.attacked_t:
         yield from _step_vs_grad(given, name)
 
 
@@ -50,7 +50,7 @@ def run_foolbox(given: setting.Setting) -> Iterator[figures.Figure]:
     except ImportError:
         given.say(NO_FOOLBOX)
         return
-    for name in (*given.sizes.attacked, *given.sizes.attacked_long):
+    for name in (*given.sizes.attacked, *given.sizes.attacked_t):
         yield from _vs_foolbox(given, name, foolbox_pgd)
 
 

@@ -30,7 +30,8 @@ class Sizes:
       batches: for the time per image.
       scan_stages: (l, d) of the scan in each stage at 28 px. scan_states: n.
       scan_lengths: tokens, for the scaling; scan_scaling_batch: b.
-      attacked: models, see `attacked`; attacked_long: another, whose gradients take long to compile.
+      attacked: models, see `attacked`. attacked_t: MedMamba-T, whose gradients take long to compile; none in the small
+        form.
       attack_images, attack_images_n: images attacked, for the nano model more. attack_steps: of PGD, a short and a long
         run.
       foolbox_steps: of PGD against Foolbox on a jitted model. foolbox_plain_steps, _rounds: on a plain one.
@@ -61,7 +62,7 @@ class Sizes:
     attack_images_n: int = 64
     attack_steps: tuple[int, int] = (1, 4)
     attacked: tuple[str, ...] = ("medmamba_n", "resnet18")
-    attacked_long: tuple[str, ...] = ("medmamba_t",)
+    attacked_t: tuple[str, ...] = ("medmamba_t",)
     foolbox_steps: int = 20
     foolbox_plain_steps: int = 4
     foolbox_plain_rounds: timing.Rounds = dataclasses.field(default_factory=lambda: timing.Rounds(least=3, most=3))
@@ -93,7 +94,7 @@ SMALL = Sizes(
     attack_images_n=2,
     attack_steps=(1, 2),
     attacked=("medmamba_n",),
-    attacked_long=(),
+    attacked_t=(),
     foolbox_steps=2,
     foolbox_plain_steps=1,
     foolbox_plain_rounds=timing.Rounds(least=1, most=1, seconds=0.0),
@@ -124,6 +125,7 @@ class Setting:
     ) -> dict[str, np.ndarray]:
         """`timing.interleave` with a line of progress before it; `rounds` are those of the sizes unless given."""
         self.say(f"{what}: {', '.join(functions)}")
+        timing.warm(functions)
         return timing.interleave(functions, rounds or self.sizes.rounds)
 
 

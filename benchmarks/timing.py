@@ -12,6 +12,7 @@ Below 6 samples there is no such j, and the range [x_(1), x_(n)] is given instea
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent import futures
@@ -40,6 +41,12 @@ class Rounds:
             raise ValueError(f"least must be in 1..most, got least={self.least} and most={self.most}")
 
 
+def warm(functions: Mapping[str, Callable[[], Any]]) -> None:
+    """A first call of each, side by side: compiling leaves cores idle. JAX settings of this thread do not hold."""
+    with futures.ThreadPoolExecutor(min(len(functions), os.cpu_count() or 1)) as pool:
+        list(pool.map(lambda function: jax.block_until_ready(function()), functions.values()))
+
+
 def interleave(functions: Mapping[str, Callable[[], Any]], rounds: Rounds) -> dict[str, np.ndarray]:
     """Seconds per call of each function: an array [rounds] each, entry i of all of them from the same round.
 
@@ -47,9 +54,8 @@ def interleave(functions: Mapping[str, Callable[[], Any]], rounds: Rounds) -> di
       functions: by name; each returns a pytree of arrays, which is waited for.
       rounds: how many.
     """
-    # First calls compile, which leaves cores idle: side by side.
-    with futures.ThreadPoolExecutor(len(functions)) as pool:
-        list(pool.map(lambda function: jax.block_until_ready(function()), functions.values()))
+    for function in functions.values():
+        jax.block_until_ready(function())
     calls = {name: _calls(function) for name, function in functions.items()}
     samples: dict[str, list[float]] = {name: [] for name in functions}
     begun = time.perf_counter()

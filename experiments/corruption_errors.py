@@ -129,8 +129,9 @@ def _lines(found: pd.DataFrame, model: str, baseline: str) -> Iterator[str]:
 
 
 def _text(cell: pd.Series) -> str:
-    text = records.interval_text(cell["value"], cell["low"], cell["high"])
-    return text if np.isfinite(cell["low"]) else f"{text} [undefined]"
+    if np.isfinite([cell["low"], cell["high"]]).all():
+        return records.interval_text(cell["value"], cell["low"], cell["high"])
+    return f"{records.interval_text(cell['value'], np.nan, np.nan)} [undefined]"
 
 
 if __name__ == "__main__":

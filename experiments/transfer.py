@@ -27,7 +27,7 @@ from experiments.stages import adversarial as stage
 from experiments.stages import batched
 from experiments.storage import records
 from mamba_jax import data, tuning
-from threats import adversarial, statistics
+from threats import adversarial, evaluation, statistics
 from threats.adversarial import transfer
 
 
@@ -81,7 +81,7 @@ def matrices(
     """
     applies, variables = [model.apply for model, _ in models], [own for _, own in models]
     fn = functools.partial(adversarial.get_attack(attack).fn, **(options or {}))
-    size = batched.even_size(len(split), batch_size)
+    size = evaluation.even_size(len(split), batch_size)
 
     @jax.jit
     def attacked(variables, images, labels, key, radius):

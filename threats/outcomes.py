@@ -41,12 +41,12 @@ def correct(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
 
 def accuracy(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
     """[b] float32 in [0, 1]: 1 where right, or the share of right labels; 0 where a logit is not finite."""
-    return jnp.where(finite(logits), tasks.rules(task).accuracy(logits, labels), 0.0)
+    return jnp.where(finite(logits), tasks.rules(task).accuracy(logits, labels).astype(jnp.float32), 0.0)
 
 
 def loss(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
-    """[b] float32: cross-entropy, or binary cross-entropy summed over the labels where the task is multi-label."""
-    return tasks.rules(task).loss(logits, labels)
+    """[b] float32: the task's own: cross-entropy, or binary cross-entropy summed over labels in multi-label."""
+    return tasks.rules(task).loss(logits, labels).astype(jnp.float32)
 
 
 def changed(logits: jax.Array, reference: jax.Array, task: Task) -> jax.Array:
@@ -64,24 +64,17 @@ def auc(logits: jax.Array, labels: jax.Array, task: Task) -> jax.Array:
     In binary tasks that of the second class; classes (or labels) that occur nowhere or everywhere are passed over. Ties
     count half. A row that is not finite ranks as wrong as can be: behind all others where the class is its own, before
     them where it is not. From ranks (Hanley and McNeil, "The Meaning and Use of the Area under a ROC Curve", 1982).
-    NaN of a task by its own rules, which say nothing of ranks.
+    NaN of a task without (`tasks.Rules.ranked`).
 
     Args:
       logits: [n, k]; below 5,793 rows all sums of ranks are exact in float32.
       labels: [n], or [n, k] where the task is multi-label.
       task: one of `TASKS`.
     """
-    check_task(task)
-    if isinstance(task, tasks.Rules):
+    ranked = tasks.rules(task).ranked
+    if ranked is None:
         return jnp.float32(jnp.nan)
-    logits = logits.astype(jnp.float32)
-    if task == "multi-label":
-        scores, positive = logits, labels.astype(bool)
-    else:
-        scores = jax.nn.softmax(logits, axis=-1)
-        positive = labels[:, None] == jnp.arange(logits.shape[1], dtype=labels.dtype)[None]
-    if task == "binary":
-        scores, positive = scores[:, 1:], positive[:, 1:]
+    scores, positive = ranked(logits.astype(jnp.float32), labels)
     worst = jnp.where(positive, -jnp.inf, jnp.inf)
     return jnp.nanmean(jax.vmap(_area, 1)(jnp.where(finite(logits)[:, None], scores, worst), positive))
 

@@ -21,7 +21,7 @@ import tqdm
 from experiments.stages import context, measures, pictures
 from experiments.storage import kept, records
 from mamba_jax import data
-from threats import adversarial, outcomes, statistics
+from threats import adversarial, evaluation, outcomes, statistics
 
 # Radii are given in 1/255 in the maximum norm and as they are in the Euclidean one.
 UNITS = {"linf": 1 / 255, "l2": 1.0}
@@ -47,7 +47,7 @@ def run(ctx: context.Context) -> list[records.Measurement]:
     norms = {name: adversarial.ATTACKS[name].norm for name in chosen.attacks}
     radii = {norm: {"linf": chosen.epsilons, "l2": chosen.epsilons_l2}[norm] for norm in norms.values()}
     names = {norm: [*(name for name in norms if norms[name] == norm), CONTROL] for norm in radii}
-    clean = ctx.clean_logits(split, evenly=True)
+    clean = ctx.clean_logits(split, batch_size=_size(ctx, split))
     rows = []
     with ctx.bar(len(split) * sum(len(names[norm]) * len(radii[norm]) for norm in radii), "attacks") as bar:
         for norm in radii:
@@ -55,8 +55,13 @@ def run(ctx: context.Context) -> list[records.Measurement]:
             for epsilon in sorted(radii[norm]):
                 found, fooled = _at_radius(ctx, norm, names[norm], epsilon, split, clean, fooled, bar)
                 rows += found
-    _pictures(ctx, names, radii)
+    _pictures(ctx, names, radii, _size(ctx, split))
     return rows
+
+
+def _size(ctx: context.Context, split: data.Split) -> int:
+    """Of a batch: attacks are dear, so that the last one is hardly filled up."""
+    return evaluation.even_size(len(split), ctx.config.eval_batch_size)
 
 
 def _at_radius(
@@ -83,7 +88,7 @@ def _outcome(ctx, norm: str, name: str, epsilon: float, split: data.Split, bar) 
     def compute() -> dict[str, np.ndarray]:
         attack = functools.partial(_attacked, ctx, _attack(ctx, norm, name), epsilon * UNITS[norm])
         key = ctx.key("adversarial", name, norm, round(1000 * epsilon))
-        return ctx.map(attack, split, key=key, bar=bar, evenly=True)._asdict()
+        return ctx.map(attack, split, key=key, bar=bar, batch_size=_size(ctx, split))._asdict()
 
     path, before = ctx.folder.attack_parts / f"{norm}-{name}-{epsilon!r}.npz", bar.n
     found = Outcome(**kept.arrays(path, compute))
@@ -147,7 +152,9 @@ def _noise(norm: str) -> Callable:
     return jax.jit(adversarial.norms.get_norm(norm).random_point)
 
 
-def _pictures(ctx: context.Context, names: dict[str, list[str]], radii: dict[str, tuple[float, ...]]) -> None:
+def _pictures(
+    ctx: context.Context, names: dict[str, list[str]], radii: dict[str, tuple[float, ...]], batch_size: int
+) -> None:
     """The first attacks that climb in few steps: drawing a picture runs them again."""
     columns = {}
     for norm, of_norm in names.items():
@@ -162,4 +169,4 @@ def _pictures(ctx: context.Context, names: dict[str, list[str]], radii: dict[str
             size = f"{epsilon:g}/255" if norm == "linf" else f"{epsilon:g}"
             columns[f"{name.replace('_', ' ')}\nepsilon {size}"] = disturb
     if columns:
-        pictures.keep(ctx, "adversarial", dict(list(columns.items())[: pictures.MOST]))
+        pictures.keep(ctx, "adversarial", dict(list(columns.items())[: pictures.MOST]), batch_size=batch_size)

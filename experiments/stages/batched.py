@@ -10,16 +10,6 @@ import tqdm
 from mamba_jax import data
 
 
-def even_size(count: int, most: int) -> int:
-    """The smallest size of which as few batches hold `count` images as of `most`: little of the last one is padding.
-
-    Example:
-      >>> even_size(300, 256)
-      150
-    """
-    return -(-count // -(-count // most))
-
-
 def map_batches(
     function: Callable[..., Any], split: data.Split, *, batch_size: int, key: jax.Array, bar: tqdm.tqdm | None = None
 ) -> Any:

@@ -67,27 +67,34 @@ class Context:
         return data.stratified_subset(test, count or len(test), seed=self.config.seed)
 
     def map(
-        self, function: Any, split: data.Split, *, key: jax.Array, bar: tqdm.tqdm | None = None, evenly: bool = False
+        self,
+        function: Any,
+        split: data.Split,
+        *,
+        key: jax.Array,
+        bar: tqdm.tqdm | None = None,
+        batch_size: int | None = None,
     ) -> Any:
-        """`batched.map_batches` in batches of the configured size, or of `batched.even_size` where they are costly."""
-        size = self.config.eval_batch_size
-        size = batched.even_size(len(split), size) if evenly else size
+        """`batched.map_batches` in batches of the configured size, or of another."""
+        size = batch_size or self.config.eval_batch_size
         return batched.map_batches(function, split, batch_size=size, key=key, bar=bar)
 
-    def clean_logits(self, split: data.Split, bar: tqdm.tqdm | None = None, *, evenly: bool = False) -> np.ndarray:
+    def clean_logits(
+        self, split: data.Split, bar: tqdm.tqdm | None = None, batch_size: int | None = None
+    ) -> np.ndarray:
         """[n, k] logits of undisturbed images."""
 
         def clean(key, images, labels):
             return self.apply(self.variables, images)
 
-        return self.map(clean, split, key=self.key("clean"), bar=bar, evenly=evenly)
+        return self.map(clean, split, key=self.key("clean"), bar=bar, batch_size=batch_size)
 
     def logits(self, disturb: Any, split: data.Split, *, key: jax.Array, bar: tqdm.tqdm | None = None) -> np.ndarray:
         """[n, k] logits of disturbed images.
 
         Args:
           disturb: `(key, images, labels) -> images`. It is compiled apart from the model, which is compiled once for
-            all threats.
+            all threats that take batches of one size.
           split: n test images.
           key: folded by the number of the batch.
           bar: moved forward by the images done.

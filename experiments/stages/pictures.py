@@ -12,13 +12,14 @@ Disturb = Callable[..., jax.Array]
 MOST = 6
 
 
-def keep(ctx: context.Context, stage: str, columns: Mapping[str, Disturb]) -> None:
+def keep(ctx: context.Context, stage: str, columns: Mapping[str, Disturb], *, batch_size: int | None = None) -> None:
     """Writes a stage's columns.
 
     Args:
       ctx: the run.
       stage: its name.
       columns: title -> `(key, images, labels) -> images`.
+      batch_size: of the stage, where it is not the configured one, so that nothing is compiled anew.
     """
     test = ctx.test_images(0)
     split = test.take(gallery.pick(test.labels))
@@ -29,6 +30,6 @@ def keep(ctx: context.Context, stage: str, columns: Mapping[str, Disturb]) -> No
             disturbed = disturb(key, images, labels)
             return disturbed, ctx.apply(ctx.variables, disturbed)
 
-        images, logits = ctx.map(both, split, key=ctx.key("gallery", stage, title))
+        images, logits = ctx.map(both, split, key=ctx.key("gallery", stage, title), batch_size=batch_size)
         drawn[title] = (images, ctx.decisions(logits))
     gallery.save(ctx.folder.gallery, stage, drawn, ctx.dataset.class_names, split.labels)

@@ -53,7 +53,7 @@ def digits():
 def found(digits):
     options = {"pgd": {"steps": 10}}
     return threats.evaluate(
-        network, *digits, ("fgsm", "pgd"), RADII, key=jax.random.key(1), options=options, images_at_once=25
+        network, *digits, ("fgsm", "pgd"), RADII, key=jax.random.key(1), options=options, images_at_once=9
     )
 
 

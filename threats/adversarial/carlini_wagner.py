@@ -48,7 +48,8 @@ def attack(
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
       variables: the model's parameters, any pytree.
       images: [b, ...] float32 in [0, 1].
-      labels: [b] int32, or [b, k] 0/1 in multi-label: what the model should say, or, targeted, should be made to say.
+      labels: [b] int32, [b, k] 0/1 in multi-label, or the task's own: what the model should say, or, targeted,
+        should be made to say.
       key: ignored; nothing is drawn.
       confidence: kappa >= 0, in logits: a success counts only if its margin is at least this; of images that are wrong
         as they are, too. A non-finite output counts at any.

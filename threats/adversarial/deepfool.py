@@ -42,7 +42,8 @@ def attack(
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
       variables: the model's parameters, any pytree.
       images: [b, ...] float32 in [0, 1].
-      labels: [b] int32, or [b, k] 0/1 in multi-label: what the model should say, or, targeted, should be made to say.
+      labels: [b] int32, [b, k] 0/1 in multi-label, or the task's own: what the model should say, or, targeted,
+        should be made to say.
       key: ignored; nothing is drawn.
       norm: a name in `norms.NORMS`.
       steps: at most so many, at least 1.

@@ -55,7 +55,8 @@ def autoattack(
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
       variables: the model's parameters, any pytree.
       images: [b, h, w, c] float32 in [0, 1].
-      labels: [b] int32, or [b, k] 0/1 in multi-label: what the model should say, or, targeted, should be made to say.
+      labels: [b] int32, [b, k] 0/1 in multi-label, or the task's own: what the model should say, or, targeted,
+        should be made to say.
       key: consumed; each attack and image draws its own.
       epsilon: radius in the images' unit, e.g. 8/255 in linf; scalar or [b].
       norm: a name in `norms.NORMS`.

@@ -50,7 +50,8 @@ def attack(
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
       variables: the model's parameters, any pytree.
       images: [b, ...] float32 in [0, 1].
-      labels: [b] int32, or [b, k] 0/1 in multi-label: what the model should say, or, targeted, should be made to say.
+      labels: [b] int32, [b, k] 0/1 in multi-label, or the task's own: what the model should say, or, targeted,
+        should be made to say.
       key: consumed; None will do without restarts.
       norm: a name in `norms.NORMS`.
       steps: of each run, at least 1.

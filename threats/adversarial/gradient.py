@@ -60,7 +60,8 @@ def pgd(
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
       variables: the model's parameters, any pytree.
       images: [b, ...] float32 in [0, 1], e.g. [b, h, w, c].
-      labels: [b] int32, or [b, k] 0/1 in multi-label: what the model should say, or, targeted, should be made to say.
+      labels: [b] int32, [b, k] 0/1 in multi-label, or the task's own: what the model should say, or, targeted,
+        should be made to say.
       key: consumed; restart r and image i draw from it by these two numbers. None will do without a random start.
       epsilon: radius in the images' unit, e.g. 8/255 in linf; scalar or [b].
       steps: gradient steps of each restart, at least 1.

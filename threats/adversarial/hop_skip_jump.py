@@ -66,7 +66,8 @@ def attack(
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
       variables: the model's parameters, any pytree.
       images: [b, ...] float32 in [0, 1].
-      labels: [b] int32, or [b, k] 0/1 in multi-label: what the model should say, or, targeted, should be made to say.
+      labels: [b] int32, [b, k] 0/1 in multi-label, or the task's own: what the model should say, or, targeted,
+        should be made to say.
       key: consumed; image i draws from it by its number, each sample anew.
       steps: estimated directions, each from the boundary, at least 1.
       norm: a name in `norms.NORMS`; what is made small.

@@ -35,7 +35,7 @@ def cross_entropy(task: outcomes.Task) -> Objective:
       task: one of `outcomes.TASKS`, or `tasks.Rules`.
 
     Returns:
-      `(logits [b, k], labels) -> [b] float32`.
+      `(logits, labels) -> [b] float32`.
 
     Raises:
       ValueError: if the task is unknown.
@@ -55,7 +55,7 @@ def margin(task: outcomes.Task) -> Objective:
       task: one of `outcomes.TASKS`, or `tasks.Rules`.
 
     Returns:
-      `(logits [b, k], labels) -> [b] float32`: max_{i != y} z_i - z_y; in multi-label, the value of the label that
+      `(logits, labels) -> [b] float32`: max_{i != y} z_i - z_y; in multi-label, the value of the label that
       is nearest to turning wrong (or most wrong). -inf if there is one class only.
 
     Raises:
@@ -72,8 +72,8 @@ def margin(task: outcomes.Task) -> Objective:
 def dlr(task: outcomes.Task) -> Objective:
     """Difference of logits ratio: the margin in units of z_(1) - z_(3).
 
-    It is the margin itself where there is no such unit: with fewer than three classes, where the task is multi-label,
-    and in rows whose three largest logits are the same.
+    It is the margin itself where there is no such unit: with fewer than three classes, where outputs are not one logit
+    per class, and in rows whose three largest logits are the same.
 
     Args:
       task: one of `outcomes.TASKS`, or `tasks.Rules`.
@@ -122,10 +122,13 @@ def targeted_dlr(task: outcomes.Task) -> TargetedObjective:
     rules = tasks.rules(task)
 
     def ratio(logits, labels, targets):
-        value = jnp.take_along_axis(rules.gaps(logits, labels), targets[:, None].astype(jnp.int32), axis=-1)[:, 0]
-        if not rules.exclusive or logits.shape[-1] < 4:
+        if not rules.exclusive:
+            return _at(rules.gaps(logits, labels), targets)
+        logits = logits.astype(jnp.float32)
+        value = _at(logits, targets) - _at(logits, labels)
+        if logits.shape[-1] < 4:
             return value
-        largest = jax.lax.top_k(logits.astype(jnp.float32), 4)[0]
+        largest = jax.lax.top_k(logits, 4)[0]
         return _over(value, largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2)
 
     return ratio
@@ -163,6 +166,11 @@ OBJECTIVES: dict[str, Callable[[outcomes.Task], Objective]] = {
     "margin": margin,
     "dlr": dlr,
 }
+
+
+def _at(values: jax.Array, places: jax.Array) -> jax.Array:
+    """[b]: each row's value at its place."""
+    return jnp.take_along_axis(values, places[:, None].astype(jnp.int32), axis=-1)[:, 0]
 
 
 def _over(value: jax.Array, unit: jax.Array) -> jax.Array:

@@ -54,7 +54,8 @@ def spsa_attack(
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
       variables: the model's parameters, any pytree.
       images: [b, ...] float32 in [0, 1].
-      labels: [b] int32, or [b, k] 0/1 in multi-label: what the model should say, or, targeted, should be made to say.
+      labels: [b] int32, [b, k] 0/1 in multi-label, or the task's own: what the model should say, or, targeted,
+        should be made to say.
       key: consumed; image i draws from it by its number.
       epsilon: linf radius in the images' unit, e.g. 8/255; scalar or [b].
       steps: of each restart, at least 1.

@@ -79,7 +79,8 @@ def square_attack(
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
       variables: the model's parameters, any pytree.
       images: [b, h, w, c] float32 in [0, 1].
-      labels: [b] int32, or [b, k] 0/1 in multi-label: what the model should say, or, targeted, should be made to say.
+      labels: [b] int32, [b, k] 0/1 in multi-label, or the task's own: what the model should say, or, targeted,
+        should be made to say.
       key: consumed; image i draws from it by its number, at each query anew.
       epsilon: radius in the images' unit, e.g. 8/255 in linf; scalar or [b].
       queries: forward passes at most, at least 2. 5,000 as in AutoAttack's standard.

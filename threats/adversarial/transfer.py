@@ -49,7 +49,8 @@ def evaluate(
       applies: m functions `(variables, images) -> logits`, of one task and one image shape.
       variables: the m models' parameters, in that order.
       images: [b, ...] float32 in [0, 1].
-      labels: [b] int32, or [b, k] 0/1 in multi-label: what the models should say, or, targeted, should be made to say.
+      labels: [b] int32, [b, k] 0/1 in multi-label, or the task's own: what the models should say, or, targeted,
+        should be made to say.
       key: consumed; model i draws from it and from i. None will do for attacks that draw nothing.
       task: one of `outcomes.TASKS`, or `tasks.Rules`.
       targeted: make the models say `labels`.

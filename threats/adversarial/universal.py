@@ -53,7 +53,7 @@ def attack(
       apply: `(variables, images) -> logits`; row i may depend on image i only. Normalisation belongs inside.
       variables: the model's parameters, any pytree.
       images: [n, ...] float32 in [0, 1].
-      labels: [n] int32, or [n, k] 0/1 in multi-label: what the model should say.
+      labels: [n] int32, [n, k] 0/1 in multi-label, or the task's own: what the model should say.
       key: consumed; orders the images of each epoch.
       epsilon: scalar radius in the images' unit.
       norm: a name in `norms.NORMS`.

@@ -72,7 +72,7 @@ def run_campaign(
       apply: (variables, images) -> logits [b, c].
       variables: nested dict of collections, fault-free. For another number format see `faults.formats`.
       images: [n, h, w, c] float32 in [0, 1].
-      labels: [n] int32, or [n, k] 0/1 where the task is multi-label.
+      labels: [n] int32, [n, k] 0/1 where the task is multi-label, or the task's own.
       spec: what is asked.
       key: typed; consumed.
       task: one of `outcomes.TASKS`, or `tasks.Rules`.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from threats import faults, outcomes
+from threats import faults, outcomes, tasks
 from threats.campaigns import drawing as drawings
 from threats.campaigns import schedule, trials
 from threats.campaigns import spec as specs
@@ -50,6 +50,8 @@ def prepare(
     **options: Any,
 ) -> Campaign:
     """Everything that running a campaign needs, without running a trial; arguments as in `run_campaign`."""
+    if spec.metric == "auc" and tasks.rules(task).ranked is None:
+        raise ValueError("metric must not be 'auc' in a task whose rules have no `ranked`: choose another")
     mesh = devices.check(options.get("mesh"))
     table = sites_of(apply, variables, images, spec)
     drawing = drawings.prepare(spec, table, key=key)

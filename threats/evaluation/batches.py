@@ -18,8 +18,8 @@ _PIXELS_AT_ONCE = 128 * 28 * 28
 class Problem(NamedTuple):
     """What is attacked.
 
-    apply: (variables, images) -> logits. variables: its parameters. images: [n, h, w, c] in [0, 1]. labels: [n], or
-    [n, k] in multi-label. task: one of `outcomes.TASKS`, or `tasks.Rules`. images_at_once: b.
+    apply: (variables, images) -> logits. variables: its parameters. images: [n, h, w, c] in [0, 1]. labels: [n, ...] as
+    the task takes them. task: one of `outcomes.TASKS`, or `tasks.Rules`. images_at_once: in a batch.
     """
 
     apply: Callable[..., jax.Array]
@@ -61,8 +61,17 @@ def problem(
     if images_at_once is not None and images_at_once < 1:
         raise ValueError(f"images_at_once must be at least 1, got {images_at_once}")
     default = max(1, _PIXELS_AT_ONCE // max(1, int(np.prod(images.shape[1:3]))))
-    batches = -(-len(images) // (images_at_once or default))
-    return Problem(apply, variables, images, labels, task, -(-len(images) // batches))  # As even as can be.
+    return Problem(apply, variables, images, labels, task, even_size(len(images), images_at_once or default))
+
+
+def even_size(count: int, most: int) -> int:
+    """The smallest size of which as few batches hold `count` images as of `most`: little of the last one is padding.
+
+    Example:
+      >>> even_size(300, 256)
+      150
+    """
+    return -(-count // -(-count // most))
 
 
 def compiled(
@@ -90,7 +99,7 @@ def _with_key(run, variables, key, epsilon, number, images, labels):
 
 
 def in_batches(given: Problem, function: Callable[[int, jax.Array, jax.Array], Any]) -> Any:
-    """`function(number of the batch, images [b, ...], labels [b])` over all images, its arrays [b, ...] as [n, ...].
+    """`function(number of the batch, images, labels)`, b of each, over all images, its arrays [b, ...] as [n, ...].
 
     The last batch is filled up with copies of the last image.
     """

@@ -97,13 +97,13 @@ def evaluate(
       apply: (variables, images) -> logits; need not be jitted, and normalises by itself.
       variables: its parameters, any pytree.
       images: [n, h, w, c] float32 in [0, 1]; as many as there are, since they are split into batches.
-      labels: [n] int32, or [n, k] 0/1 where the task is multi-label.
+      labels: [n] int32, [n, k] 0/1 where the task is multi-label, or the task's own.
       attacks: names in `adversarial.ATTACKS`, or entries of your own by name.
       epsilons: radii in the images' unit (8/255), for all attacks, or by norm: {"linf": ..., "l2": ...}.
       key: consumed; an attack's draws depend on its name, the radius, and the batch.
       task: one of `outcomes.TASKS`, or `tasks.Rules`.
       options: by attack, further arguments such as {"pgd": {"steps": 40}}.
-      images_at_once: by default 128 at 28 px, in proportion to the pixels.
+      images_at_once: at most; by default 128 at 28 px, in proportion to the pixels.
       check: whether to add the sanity report, which runs some attacks more, at the largest radius of each norm.
       watch: told of every attack and radius that is done.
 

@@ -79,7 +79,7 @@ def run_trials(
       apply: (variables, images) -> logits [b, c].
       variables: nested dict of collections, fault-free.
       images: [n, h, w, c] float32 in [0, 1].
-      labels: [n] int32, or [n, k] 0/1 where the task is multi-label.
+      labels: [n] int32, [n, k] 0/1 where the task is multi-label, or the task's own.
       table: the sites that `faults` points into.
       faults: [t, k].
       task: one of `outcomes.TASKS`, or `tasks.Rules`.
@@ -239,7 +239,7 @@ def check(
 def _mean_outcomes(
     apply: Apply, variables: injection.Variables, batches: _Batches, count: int, task: outcomes.Task
 ) -> tuple[jax.Array, jax.Array]:
-    """[4] float32: accuracy, loss, SDC rate, non-finite rate over the valid rows; and their logits [count, c]."""
+    """[4] float32: accuracy, loss, SDC rate, non-finite rate over the valid rows; and their logits [count, ...]."""
 
     def sums(batch: _Batches) -> tuple[jax.Array, jax.Array]:
         logits = apply(variables, batch.images)
@@ -249,7 +249,7 @@ def _mean_outcomes(
         total, logits = sums(jax.tree.map(lambda rows: rows[0], batches))
     else:
         found, logits = jax.lax.map(sums, batches)
-        total, logits = jnp.sum(found, axis=0), logits.reshape(-1, logits.shape[-1])
+        total, logits = jnp.sum(found, axis=0), logits.reshape(-1, *logits.shape[2:])
     return total / count, logits[:count]
 
 

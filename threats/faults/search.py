@@ -106,7 +106,7 @@ def worst_case(
       apply: (variables, images) -> logits [b, c], differentiable.
       variables: nested dict of collections, fault-free; those of `formats.store` with its `apply`.
       images: [n, h, w, c] float32 in [0, 1].
-      labels: [n] int32, or [n, k] 0/1 where the task is multi-label.
+      labels: [n] int32, [n, k] 0/1 where the task is multi-label, or the task's own.
       table: where bits may flip, no hidden states; integers only where `apply` decodes them. Fewer layers: by their
         paths.
       flips: number of flips to find.

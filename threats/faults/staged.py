@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from threats import outcomes
+from threats import outcomes, tasks
 from threats.faults import batching, bits, devices, injection, program, reuse, sites, slots
 
 _MOST_THREADS = 8  # each holds a batch's activations
@@ -54,6 +54,7 @@ class Stages:
         self._images, self._labels = batches(images), batches(labels)
         self._all_labels = devices.whole(jnp.asarray(labels), mesh)
         self._auc: Any = None
+        self._ranked = tasks.rules(task).ranked is not None
         self._given = None if reference is None else batches(reference)
         self._valid = devices.whole(list(batching.valid(self._count, images_at_once)), mesh)
         self._kind: Any = None
@@ -117,7 +118,7 @@ class Stages:
             )
             for number, rows in missing.items()
         }
-        if self._auc is None:
+        if self._auc is None and self._ranked:
             shape = self._group, self._count, *self._found.logits.aval.shape[1:]
             placed = devices.placement(self._mesh, per_trial=True)
             logits = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=placed)
@@ -137,10 +138,12 @@ class Stages:
             for batch in range(len(self._images)):
                 sums, rows = compiled(*self._batch(part, batch), *shared)
                 total += np.asarray(sums)
-                logits.append(rows)
-            rows = np.concatenate(logits, axis=1)[:, : self._count]
-            areas = self._auc(devices.cut(rows, self._mesh), self._all_labels)
-            found = np.concatenate([total / np.float32(self._count), np.asarray(areas)[:, None]], axis=1)
+                logits.append(rows if self._ranked else rows[:, :0])
+            areas = np.full(len(total), np.nan, np.float32)
+            if self._ranked:
+                rows = np.concatenate(logits, axis=1)[:, : self._count]
+                areas = np.asarray(self._auc(devices.cut(rows, self._mesh), self._all_labels))
+            found = np.concatenate([total / np.float32(self._count), areas[:, None]], axis=1)
         return found[: len(faults.site)]
 
     def step(self, number: int) -> Callable[..., tuple[jax.Array, jax.Array]]:

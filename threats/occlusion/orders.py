@@ -60,7 +60,7 @@ def salient_order(
       apply: `(variables, images) -> logits`; row i may depend on image i only.
       variables: the model's parameters, any pytree.
       images: [b, h, w, c] float32 in [0, 1].
-      labels: [b] int32, or [b, k] 0/1 in multi-label. None: the model's own decisions on the clean images.
+      labels: [b] int32, [b, k] 0/1 in multi-label, or the task's own. None: what the model decides on the clean images.
       grid: g, patches along each side.
       task: one of `outcomes.TASKS`, or `tasks.Rules`.
       objective: `(logits, labels) -> [b]`. None: `objectives.margin(task)`, whose gradient does not fade where the

@@ -137,3 +137,19 @@ def test_speckle_noise_grows_with_the_light():
 def test_refuses_parameters(run, message):
     with pytest.raises(ValueError, match=message):
         run(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "strength"),
+    [
+        (corruptions.gaussian_noise, {"sigma": 0.1}),
+        (corruptions.shot_noise, {"rate": 20.0}),
+        (corruptions.impulse_noise, {"amount": 0.3}),
+        (corruptions.speckle_noise, {"sigma": 0.3}),
+    ],
+)
+def test_an_image_draws_by_its_own_key(corrupt, strength):
+    keys, images = jax.random.split(jax.random.key(0), 3), jnp.full((3, 8, 8, 1), 0.5)
+    together = corrupt(keys, images, **strength)
+    for row in range(3):
+        np.testing.assert_array_equal(corrupt(keys[row : row + 1], images[row : row + 1], **strength)[0], together[row])
