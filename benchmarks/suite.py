@@ -1,6 +1,6 @@
 """The suite: one command, one table.
 
-    python -m benchmarks                        # all of it, 10 to 12 minutes on 2 cores
+    python -m benchmarks                        # all of it, 9 to 10 minutes on 2 cores
     python -m benchmarks --only=scan,model      # some subjects
     python -m benchmarks --small                # tiny shapes: shows that everything runs, measures nothing
 
