@@ -69,7 +69,7 @@ def run_campaign(
     """Runs a campaign, or goes on with one.
 
     Args:
-      apply: (variables, images) -> logits [b, c].
+      apply: (variables, images) -> logits [b, ...].
       variables: nested dict of collections, fault-free. For another number format see `faults.formats`.
       images: [n, h, w, c] float32 in [0, 1].
       labels: [n] int32, [n, k] 0/1 where the task is multi-label, or the task's own.

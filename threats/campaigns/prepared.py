@@ -22,7 +22,7 @@ _NOT_OF_SHOTS = ("images_at_once", "reuse")
 class Campaign(NamedTuple):
     """A campaign that is ready to run; from `prepare`.
 
-    drawing: draws its trials. run: numbers and strata of some trials -> `trials.Trials`. reference: [n, c] fault-free
+    drawing: draws its trials. run: numbers and strata of some trials -> `trials.Trials`. reference: [n, ...] fault-free
     logits. accuracy, auc: of these. planned: trials at most. chunk: trials that are kept together, on any number of
     devices. chunks_at_once: as many run in one call. alone: whether each trial runs by itself.
     """

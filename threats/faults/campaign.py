@@ -76,7 +76,7 @@ def run_trials(
     """Runs every trial of `faults` once; compiled anew at each call, see `make_trial_fn` for many calls.
 
     Args:
-      apply: (variables, images) -> logits [b, c].
+      apply: (variables, images) -> logits [b, ...].
       variables: nested dict of collections, fault-free.
       images: [n, h, w, c] float32 in [0, 1].
       labels: [n] int32, [n, k] 0/1 where the task is multi-label, or the task's own.
@@ -86,7 +86,7 @@ def run_trials(
       strategy: "vmap" (a group of trials at once), "map" (one after another), or "auto": "map" on a CPU, else "vmap".
       trials_at_once: size of a group; by default 1 with "map", at most 16 with "vmap" (see `batching.default_trials`).
       images_at_once: images per forward pass; by default 256, fewer above 32 px.
-      reference: [n, c] fault-free logits, where they are already known.
+      reference: [n, ...] fault-free logits, where they are already known.
 
     Raises:
       ValueError: an unknown task or strategy, a size below 1, or arrays that do not fit together.
@@ -122,7 +122,7 @@ def make_trial_fn(
         off. By default a call runs what it is given, and another number of trials compiles again.
       expected_trials: in all calls together; so many decide how many programs pay for being compiled. By default those
         of the first call. Results agree to rounding whatever it is, and bit for bit if it is the same.
-      reference: [n, c] fault-free logits (`fault_free_logits`); without it every call computes them, at the cost of
+      reference: [n, ...] fault-free logits (`fault_free_logits`); without it every call computes them, at the cost of
         about one trial.
       mesh: devices that share the trials (`trial_mesh`), `trials_at_once` on each at a time; by default one device has
         them all. Results agree to rounding on any number of devices.
@@ -207,7 +207,7 @@ def trial_outcomes(
 def fault_free_logits(
     apply: Apply, variables: injection.Variables, images: jax.Array, *, images_at_once: int | None = None
 ) -> jax.Array:
-    """[n, c] logits, computed in batches of `images_at_once` (by default 256, fewer above 32 px)."""
+    """[n, ...] logits, computed in batches of `images_at_once` (by default 256, fewer above 32 px)."""
     split = batching.split(images, images_at_once or batching.default_images(images))
     logits = jax.lax.map(lambda batch: apply(variables, batch), split)
     return logits.reshape(-1, *logits.shape[2:])[: images.shape[0]]

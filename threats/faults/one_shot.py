@@ -33,11 +33,11 @@ def make_one_shot_fn(
     """A function of (variables, faults [t, k], image numbers [t]) that evaluates trial i on its image alone.
 
     Args:
-      apply: (variables, images) -> logits [b, c].
+      apply: (variables, images) -> logits [b, ...].
       images: [n, h, w, c].
       labels: [n] or [n, k].
       table: the sites that faults point into.
-      reference: [n, c] fault-free logits.
+      reference: [n, ...] fault-free logits.
       task: one of `outcomes.TASKS`, or `tasks.Rules`.
       strategy: as in `campaign.run_trials`, for faults in weights and states.
       trials_at_once: in one call; by default, where only activations are hit, as many as images of a forward pass, else

@@ -51,7 +51,7 @@ class Program(NamedTuple):
         the masks of their bits go into the recurrence.
       variables: the input of every leaf of the variables, in the order of the pytree.
       images: the input [b, h, w, c].
-      logits: the result [b, c].
+      logits: the result [b, ...].
       constants: values that the program holds itself.
     """
 

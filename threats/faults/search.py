@@ -103,7 +103,7 @@ def worst_case(
     itself, not a function around it, which would have no gradient at integers and a coarse one at narrow floats.
 
     Args:
-      apply: (variables, images) -> logits [b, c], differentiable.
+      apply: (variables, images) -> logits [b, ...], differentiable.
       variables: nested dict of collections, fault-free; those of `formats.store` with its `apply`.
       images: [n, h, w, c] float32 in [0, 1].
       labels: [n] int32, [n, k] 0/1 where the task is multi-label, or the task's own.

@@ -20,10 +20,10 @@ class Stages:
     """The trials of one table on one set of images; a part's program is compiled when a trial first needs it.
 
     Args:
-      apply: (variables, images) -> logits [b, c].
+      apply: (variables, images) -> logits [b, ...].
       images: [n, h, w, c].
       labels: [n] or [n, k].
-      reference: [n, c] fault-free logits; None for those of the run that is kept.
+      reference: [n, ...] fault-free logits; None for those of the run that is kept.
       table: the sites that faults point into.
       task: one of `outcomes.TASKS`, or `tasks.Rules`.
       images_at_once: b.
