@@ -125,7 +125,6 @@ class Setting:
     ) -> dict[str, np.ndarray]:
         """`timing.interleave` with a line of progress before it; `rounds` are those of the sizes unless given."""
         self.say(f"{what}: {', '.join(functions)}")
-        timing.warm(functions)
         return timing.interleave(functions, rounds or self.sizes.rounds)
 
 

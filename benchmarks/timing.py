@@ -12,10 +12,8 @@ Below 6 samples there is no such j, and the range [x_(1), x_(n)] is given instea
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent import futures
 from typing import Any
 
 import jax
@@ -39,12 +37,6 @@ class Rounds:
     def __post_init__(self):
         if not 1 <= self.least <= self.most:
             raise ValueError(f"least must be in 1..most, got least={self.least} and most={self.most}")
-
-
-def warm(functions: Mapping[str, Callable[[], Any]]) -> None:
-    """A first call of each, side by side: compiling leaves cores idle. JAX settings of this thread do not hold."""
-    with futures.ThreadPoolExecutor(min(len(functions), os.cpu_count() or 1)) as pool:
-        list(pool.map(lambda function: jax.block_until_ready(function()), functions.values()))
 
 
 def interleave(functions: Mapping[str, Callable[[], Any]], rounds: Rounds) -> dict[str, np.ndarray]:

@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import sys
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -76,12 +75,6 @@ def test_rounds_run_every_function_once_forwards_and_backwards(monkeypatch):
     seconds = timing.interleave(functions, timing.Rounds(least=2, most=2, seconds=0.0))
     assert "".join(called[-6:]) == "abccba"
     assert {name: samples.shape for name, samples in seconds.items()} == dict.fromkeys("abc", (2,))
-
-
-def test_first_calls_are_side_by_side(monkeypatch):
-    monkeypatch.setattr(timing.os, "cpu_count", lambda: 2)
-    meet = threading.Barrier(2, timeout=30)  # seconds, after which a call that is alone raises
-    timing.warm({"a": meet.wait, "b": meet.wait})
 
 
 def test_rounds_end_with_their_time_but_not_before_the_least():
