@@ -10,6 +10,7 @@ What becomes of the images is kept in a file for each attack and radius, so that
 """
 
 import functools
+import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 import tqdm
 
 from experiments.stages import context, measures, pictures
-from experiments.storage import kept, records
+from experiments.storage import folder, kept, records
 from mamba_jax import data
 from threats import adversarial, evaluation, outcomes, statistics
 
@@ -47,7 +48,7 @@ def run(ctx: context.Context) -> list[records.Measurement]:
     norms = {name: adversarial.ATTACKS[name].norm for name in chosen.attacks}
     radii = {norm: {"linf": chosen.epsilons, "l2": chosen.epsilons_l2}[norm] for norm in norms.values()}
     names = {norm: [*(name for name in norms if norms[name] == norm), CONTROL] for norm in radii}
-    clean = ctx.clean_logits(split, batch_size=_size(ctx, split))
+    clean = _clean(ctx, split)
     rows = []
     with ctx.bar(len(split) * sum(len(names[norm]) * len(radii[norm]) for norm in radii), "attacks") as bar:
         for norm in radii:
@@ -57,6 +58,23 @@ def run(ctx: context.Context) -> list[records.Measurement]:
                 rows += found
     _pictures(ctx, names, radii, _size(ctx, split))
     return rows
+
+
+def part(files: folder.RunFolder, norm: str, name: str, epsilon: float) -> pathlib.Path:
+    """The file of an attack and a radius above 0, with the arrays of `Outcome`."""
+    return files.attack_parts / f"{norm}-{name}-{epsilon!r}.npz"
+
+
+def clean_part(files: folder.RunFolder) -> pathlib.Path:
+    """The file of the clean images: arrays logits [n, k] and labels."""
+    return files.attack_parts / "clean.npz"
+
+
+def _clean(ctx: context.Context, split: data.Split) -> np.ndarray:
+    def compute() -> dict[str, np.ndarray]:
+        return {"logits": ctx.clean_logits(split, batch_size=_size(ctx, split)), "labels": split.labels}
+
+    return kept.arrays(clean_part(ctx.folder), compute)["logits"]
 
 
 def _size(ctx: context.Context, split: data.Split) -> int:
@@ -90,8 +108,8 @@ def _outcome(ctx, norm: str, name: str, epsilon: float, split: data.Split, bar) 
         key = ctx.key("adversarial", name, norm, round(1000 * epsilon))
         return ctx.map(attack, split, key=key, bar=bar, batch_size=_size(ctx, split))._asdict()
 
-    path, before = ctx.folder.attack_parts / f"{norm}-{name}-{epsilon!r}.npz", bar.n
-    found = Outcome(**kept.arrays(path, compute))
+    before = bar.n
+    found = Outcome(**kept.arrays(part(ctx.folder, norm, name, epsilon), compute))
     bar.update(before + len(split) - bar.n)  # what was there already
     return found
 
