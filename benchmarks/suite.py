@@ -26,7 +26,12 @@ SUBJECTS: dict[str, Callable[[setting.Setting], Iterator[figures.Figure]]] = {
     "startup": startup.run,
 }
 # Long: only where they are asked for by name.
-MORE = {"attacks_t": attacks.run_t, "attacks_foolbox": attacks.run_foolbox, "campaign_t": campaign.run_t}
+MORE = {
+    "attacks_t": attacks.run_t,
+    "attacks_foolbox": attacks.run_foolbox,
+    "attacks_one_image": attacks.run_one_image,
+    "campaign_t": campaign.run_t,
+}
 RESULTS = pathlib.Path(__file__).parent / "results"
 SMALL_NOTE = "**Small form: shapes are tiny, names are those of the full form. This shows that it runs, nothing more.**"
 

@@ -30,8 +30,12 @@ PROMISED = {
     "campaign/trials_per_s_medmamba_n": "trials/s",
     "campaign/peak_memory": "GB",
     **{f"attacks/pgd_step_vs_grad_{name}": "x" for name in setting.SMALL.attacked},
-    **{f"attacks/pgd_vs_foolbox_{name}": "images/s" for name in setting.SMALL.attacked},
-    **{f"attacks/pgd_vs_foolbox_plain_{name}": "images/s" for name in setting.SMALL.attacked},
+    **{
+        f"attacks/pgd_vs_foolbox{plain}{one}_{name}": "images/s"
+        for plain in ("", "_plain")
+        for one in ("", "_one_image")
+        for name in setting.SMALL.attacked
+    },
 }
 RATES = machine.Rates(100.0, 10.0, None, None)
 
