@@ -6,7 +6,8 @@ the larger ball too: `any_of_linf` is that worst case over attacks, per image.
 image: where it is not near zero, gradients vanish and the attack says little. (Attacks that look for the smallest
 perturbation also give the clean image back where they found none within the radius.)
 
-What becomes of the images is kept in a file for each attack and radius, so that a stage that was killed goes on there.
+What becomes of the images is kept in a file for each attack and radius, so that a stage that was killed goes on there;
+`clean.npz` beside them has the clean images.
 """
 
 import functools
@@ -20,7 +21,7 @@ import numpy as np
 import tqdm
 
 from experiments.stages import context, measures, pictures
-from experiments.storage import folder, kept, records
+from experiments.storage import fingerprint, folder, kept, records
 from mamba_jax import data
 from threats import adversarial, evaluation, outcomes, statistics
 
@@ -66,13 +67,14 @@ def part(files: folder.RunFolder, norm: str, name: str, epsilon: float) -> pathl
 
 
 def clean_part(files: folder.RunFolder) -> pathlib.Path:
-    """The file of the clean images: arrays logits [n, k] and labels."""
+    """The file of the clean images: arrays logits [n, k] and labels, and `images`, which tells them from others."""
     return files.attack_parts / "clean.npz"
 
 
 def _clean(ctx: context.Context, split: data.Split) -> np.ndarray:
     def compute() -> dict[str, np.ndarray]:
-        return {"logits": ctx.clean_logits(split, batch_size=_size(ctx, split)), "labels": split.labels}
+        clean, images = ctx.clean_logits(split, batch_size=_size(ctx, split)), fingerprint.of_arrays([split.images])
+        return {"logits": clean, "labels": split.labels, "images": np.array(images)}
 
     return kept.arrays(clean_part(ctx.folder), compute)["logits"]
 
@@ -98,7 +100,7 @@ def _at_radius(
         rows += _rows(ctx, norm, name, epsilon, result, split.labels, wrong_before)
     if len(names) > 2:
         robust = statistics.wilson(int((~fooled).sum()), len(fooled))
-        rows.append(records.Measurement(norm, f"any_of_{norm}", epsilon, _per_image(ctx.task), robust))
+        rows.append(records.Measurement(norm, f"any_of_{norm}", epsilon, per_image(ctx.task), robust))
     return rows, fooled
 
 
@@ -117,7 +119,7 @@ def _outcome(ctx, norm: str, name: str, epsilon: float, split: data.Split, bar) 
 def _rows(ctx, norm, name, epsilon, result: Outcome, labels, wrong_before) -> list[records.Measurement]:
     found = measures.accuracy(result.logits, labels, ctx.task)
     # What an attack reports of itself is what counts: a tie may be decided otherwise by another program.
-    found[_per_image(ctx.task)] = statistics.wilson(int((~result.success).sum()), len(labels))
+    found[per_image(ctx.task)] = statistics.wilson(int((~result.success).sum()), len(labels))
     right = ~wrong_before
     found["success_rate"] = statistics.wilson(int((result.success & right).sum()), int(right.sum()))
     if name != CONTROL and epsilon > 0:
@@ -128,7 +130,7 @@ def _rows(ctx, norm, name, epsilon, result: Outcome, labels, wrong_before) -> li
     return [records.Measurement(norm, name, epsilon, metric, interval) for metric, interval in found.items()]
 
 
-def _per_image(task: str) -> str:
+def per_image(task: str) -> str:
     """The metric that is right or wrong per image."""
     return "exact_match" if task == "multi-label" else "accuracy"
 

@@ -32,9 +32,9 @@ def fingerprint(
     """
     traced = jax.make_jaxpr(apply)(variables, images[:1])
     return {
-        "weights": _of_arrays(jax.tree.leaves(variables)),
-        "data": _of_arrays([images, labels]),
-        "program": _of_text(re.sub("0x[0-9a-f]+", "", str(traced)) + _of_arrays(traced.consts)),
+        "weights": of_arrays(jax.tree.leaves(variables)),
+        "data": of_arrays([images, labels]),
+        "program": _of_text(re.sub("0x[0-9a-f]+", "", str(traced)) + of_arrays(traced.consts)),
         "sites": _of_text(repr(campaign.drawing.table)),
         "task": task,
         "spec": campaign.drawing.spec.describe(),
@@ -45,7 +45,8 @@ def fingerprint(
     }
 
 
-def _of_arrays(arrays: Iterable[Any]) -> str:
+def of_arrays(arrays: Iterable[Any]) -> str:
+    """Sixteen hexadecimal digits of what the arrays hold, and of their types and shapes."""
     digest = hashlib.sha256()
     for array in map(np.asarray, arrays):
         digest.update(f"{array.dtype} {array.shape}\n".encode())

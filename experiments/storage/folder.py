@@ -6,7 +6,7 @@
     checkpoints/           of the training        history.csv   its course, a line per epoch
     faults.csv             one row per fault trial; fault_parts/ holds those of an unfinished stage
     .lock                  held by the process that works on the folder
-    attack_parts/          per attack and radius, what became of every image; corruption_parts/ the same
+    attack_parts/          clean and per attack and radius, what became of every image; corruption_parts/ the same
     gallery/STAGE.npz      images for the gallery
     figures/, report.md    made from all of these
 

@@ -115,10 +115,13 @@ def test_an_attack_that_is_there_is_not_run_again(whole, cells, tmp_path, capsys
     kept, gone = (output / "attack_parts" / f"linf-{name}-2.0.npz" for name in ("pgd", "uniform_noise"))
     before = kept.stat().st_mtime_ns
     gone.unlink()
+    clean = output / "attack_parts" / "clean.npz"
+    clean.unlink()
     arguments = [*TINY, f"--npz={cells}", f"--output={output}", "--stages=adversarial"]
     assert run.main(arguments) == 0
     assert kept.stat().st_mtime_ns == before
     assert gone.is_file()
+    assert clean.read_bytes() == (whole[0].root / "attack_parts" / "clean.npz").read_bytes()
     pd.testing.assert_frame_equal(pd.read_csv(output / "rows.csv"), pd.read_csv(whole[0].root / "rows.csv"))
 
     (output / "finished" / "adversarial.json").unlink()
