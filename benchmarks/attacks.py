@@ -28,7 +28,9 @@ from benchmarks import figures, floors, setting, timing
 from mamba_jax import models, training
 
 EPSILON, STEP_SIZE = 8 / 255, 2 / 255
-NO_FOOLBOX = "attacks_foolbox: left out, as Foolbox is not installed; `pip install foolbox` or `make setup` does"
+NO_FOOLBOX = (
+    "what compares with Foolbox is left out, as it is not installed; `pip install foolbox` or `make setup` does"
+)
 
 
 def run(given: setting.Setting) -> Iterator[figures.Figure]:

@@ -3,14 +3,14 @@
     python -m experiments.compare_attacks runs/medmamba_n runs/resnet18 runs/vit_ti
     python -m experiments.compare_attacks --output=robust.csv --figure=robust.png runs/*
 
-The folders are those of finished runs. Those of one data set must have attacked the same images in the same way; the
-first of them is what the others are compared with, in the attacks and radii that both have. What became of every image
-is read; no model is. An image is robust to an attack where the attack finds nothing, and to `any_of_linf` where no
-attack of that norm does at that radius or a smaller one; this worst case is shown of those runs that chose the same
-attacks and radii as the first. Exit codes as of `experiments.run`.
+The folders are those of finished runs. Those of one data set, two or more, must have attacked the same images in the
+same way; they are compared with the first of them, in the attacks and radii that all of them have. What became of every
+image is read; no model is. An image is robust to an attack where the attack finds nothing, and to `any_of_linf` where
+none of these attacks does at that radius or a smaller one. In multi-label an image is right where all of its labels
+are. The intervals are of single figures, and of these models on other images: they do not allow for how many are looked
+at, nor for another training. Exit codes as of `experiments.run`.
 """
 
-import itertools
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,41 +24,28 @@ from experiments import commands
 from experiments.reporting import robust_curves
 from experiments.settings import serial
 from experiments.stages import adversarial as stage
-from experiments.storage import folder, kept, records
+from experiments.storage import fingerprint, folder, kept, records
 from threats import adversarial, outcomes, statistics
 
 _BOUNDS = ("value", "low", "high")
-_SETTINGS = ("pgd_steps", "restarts", "images")
+_WHAT = {"accuracy": "robust accuracy", "exact_match": "images of which all labels stay right"}
 
 
 class _Run(NamedTuple):
-    """A run under attack.
-
-    Attributes:
-      path: the folder, as given.
-      about: its `config.json`.
-      robust: (norm, attack, radius) -> [n] bool.
-      worst: norm -> what its worst case is over: attacks, and radii of which the smaller ones count for the larger.
-    """
+    """A run under attack: its folder's path as given, its files, `config.json`, and the arrays of its clean images."""
 
     path: str
+    files: folder.RunFolder
     about: dict[str, Any]
-    robust: dict[tuple[str, str, float], np.ndarray]
-    worst: dict[str, tuple[list[str], list[float]]]
+    clean: dict[str, np.ndarray]
 
     @property
-    def data(self) -> str:
-        return self.about["data"]["name"]
+    def chosen(self) -> dict[str, Any]:
+        return self.about["identity"]["adversarial"]
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What decides which images were attacked and how hard; the seed says which of the test images were taken."""
-        identity = self.about["identity"]
-        return {
-            "data": identity["data"]["content"],
-            "seed": identity["seed"],
-            **{name: identity["adversarial"][name] for name in _SETTINGS},
-        }
+    def task(self) -> str:
+        return self.about["data"]["task"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,26 +72,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(paths: Sequence[str]) -> pd.DataFrame:
-    """Robust accuracy of every run under every attack and radius of it, and its difference to the first of its data.
+    """Robust accuracy of every run under the attacks that all of its data set have, and its difference to the first.
 
     Args:
-      paths: folders of two runs or more.
+      paths: folders, of each data set two or more.
 
     Returns:
-      Columns `dataset`, `run` (the folder), `model`, `norm`, `method`, `strength` (1/255 for L-inf), value, low, high
-      and count with Wilson's interval, and `difference_value`, `_low` and `_high` with Newcombe's paired one, NaN where
-      the first of the data set has no such attack or is the run itself.
+      Columns `dataset`, `run` (the folder), `model`, `majority` (accuracy of always giving the most frequent class, NaN
+      where there is no such class), `metric` (accuracy or exact_match), `norm`, `method` (an attack, or any_of_linf and
+      any_of_l2 over several), `strength` (1/255 for L-inf), value, low, high and count with Wilson's interval, and
+      `difference_value`, `_low` and `_high` with Newcombe's paired one, NaN for the first run.
 
     Raises:
-      ValueError: fewer than two folders or one given twice, a folder has no finished attacks, or two of one data set
-        were attacked on other images or otherwise.
+      ValueError: a folder is given twice, has no finished attacks or is the only one of its data set, or those of a
+        data set were attacked on other images or otherwise, or have no attack and radius in common.
     """
-    if len(paths) < 2 or len(set(paths)) < len(paths):
+    if not paths or len({pathlib.Path(path).resolve() for path in paths}) < len(paths):
         raise ValueError(f"give the folders of two runs or more, each once, got {' '.join(paths) or 'none'}")
     runs: dict[str, list[_Run]] = {}
     for path in paths:
         run = _open(path)
-        runs.setdefault(run.data, []).append(run)
+        runs.setdefault(run.about["data"]["name"], []).append(run)
     return pd.DataFrame([row for of_data in runs.values() for row in _rows(of_data)])
 
 
@@ -113,75 +101,106 @@ def _open(path: str) -> _Run:
     about = files.about()
     if folder.finished(files, "adversarial") is None:
         raise ValueError(f"{path} has no finished attacks: add adversarial to --stages")
-    chosen, task = about["identity"]["adversarial"], about["data"]["task"]
-    again = f"remove {files.root / 'finished' / 'adversarial.json'} and give the run's command again"
-    clean = kept.read(stage.clean_part(files), remedy=again)
-    right = np.asarray(outcomes.correct(clean["logits"], clean["labels"], task))
-    robust, worst = {}, {}
-    for norm, names in _by_norm(chosen["attacks"]).items():
-        left, radii = right, sorted(chosen["epsilons" if norm == "linf" else "epsilons_l2"])
-        for name, epsilon in itertools.product(names, radii):
-            robust[norm, name, epsilon] = right
-            if epsilon > 0:
-                found = kept.read(stage.part(files, norm, name, epsilon), remedy=again)
-                robust[norm, name, epsilon] = ~found["success"]
-        if len(names) > 1:
-            worst[norm] = names, radii
-            for epsilon in radii:
-                left = np.all([left, *(robust[norm, name, epsilon] for name in names)], axis=0)
-                robust[norm, f"any_of_{norm}", epsilon] = left
-    return _Run(path, about, robust, worst)
+    return _Run(path, files, about, kept.read(stage.clean_part(files), remedy=_again(files)))
 
 
-def _by_norm(names: Sequence[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(adversarial.ATTACKS[name].norm, []).append(name)
-    return found
+def _again(files: folder.RunFolder) -> str:
+    return f"remove {files.root / 'finished' / 'adversarial.json'} and give the run's command again"
 
 
 def _rows(runs: list[_Run]) -> Iterator[dict[str, Any]]:
-    first = runs[0]
-    for run in runs:
-        if differs := serial.difference(first.asked, run.asked):
+    first, dataset = runs[0], runs[0].about["data"]["name"]
+    if len(runs) == 1:
+        raise ValueError(f"{first.path} is the only run on {dataset}: give another one, or leave it out")
+    shared = _shared(runs)
+    for run in runs[1:]:
+        differs = serial.difference(*(_asked(one, [name for name, _, _ in shared]) for one in (first, run)))
+        if differs:
             raise ValueError(f"{first.path} and {run.path} were not attacked alike ({'; '.join(differs)})")
-        for key, robust in run.robust.items():
-            norm, method, epsilon = key
-            if method == f"any_of_{norm}" and run.worst[norm] != first.worst.get(norm):
-                continue
-            apart = statistics.Interval(np.nan, np.nan, np.nan, 0)
-            if run is not first and key in first.robust:
-                apart = statistics.newcombe(robust, first.robust[key])
-            about = {"dataset": run.data, "run": run.path, "model": run.about["data"]["model"]["name"]}
-            about |= {"norm": norm, "method": method, "strength": epsilon}
-            about |= statistics.wilson(int(robust.sum()), robust.size)._asdict()
-            yield about | {f"difference_{name}": getattr(apart, name) for name in _BOUNDS}
+    robust = [_robust(run, shared) for run in runs]
+    for run, own in zip(runs, robust, strict=True):
+        data = run.about["data"]
+        about = {"dataset": dataset, "run": run.path, "model": data["model"]["name"], "majority": data["majority"]}
+        about["metric"] = stage.per_image(run.task)
+        for key, of_images in own.items():
+            row = about | dict(zip(("norm", "method", "strength"), key, strict=True))
+            row |= statistics.wilson(int(of_images.sum()), of_images.size)._asdict()
+            apart = (np.nan,) * 3 if run is first else statistics.paired_proportions(of_images, robust[0][key])
+            yield row | {f"difference_{name}": bound for name, bound in zip(_BOUNDS, apart[:3], strict=True)}
+
+
+def _shared(runs: list[_Run]) -> list[tuple[str, str, list[float]]]:
+    """Name, norm and radii of the attacks that all of the runs have."""
+    found = []
+    for name in runs[0].chosen["attacks"]:
+        norm = adversarial.get_attack(name).norm
+        having = [run for run in runs if name in run.chosen["attacks"]]
+        radii = set.intersection(*(set(run.chosen[stage.RADII[norm]]) for run in runs))
+        if len(having) == len(runs) and radii:
+            found.append((name, norm, sorted(radii)))
+    if not found:
+        have = "; ".join(f"{run.path} has {', '.join(run.chosen['attacks'])}" for run in runs)
+        raise ValueError(f"there is no attack and radius in common: {have}")
+    return found
+
+
+def _asked(run: _Run, attacks: list[str]) -> dict[str, Any]:
+    """What decides which images these attacks were given, and how hard they tried."""
+    entries = [adversarial.get_attack(name) for name in attacks]
+    labels = fingerprint.of_arrays([run.clean["labels"]])
+    asked = {"task": run.task, "images": str(run.clean["images"]), "labels": labels}
+    if any(entry.iterative for entry in entries):
+        asked["pgd_steps"] = run.chosen["pgd_steps"]
+    if any(entry.iterative and entry.random for entry in entries):
+        asked["restarts"] = run.chosen["restarts"]
+    return asked
+
+
+def _robust(run: _Run, shared: list[tuple[str, str, list[float]]]) -> dict[tuple[str, str, float], np.ndarray]:
+    """(norm, attack, radius) -> [n] bool; the worst case over the attacks of a norm behind these."""
+    right = np.asarray(outcomes.correct(run.clean["logits"], run.clean["labels"], run.task))
+    robust = {}
+    for name, norm, radii in shared:
+        for radius in radii:
+            robust[norm, name, radius] = right
+            if radius > 0:
+                found = kept.read(stage.part(run.files, norm, name, radius), remedy=_again(run.files))
+                robust[norm, name, radius] = ~found["success"]
+    for norm in dict.fromkeys(norm for _, norm, _ in shared):
+        of_norm = [(name, radii) for name, other, radii in shared if other == norm]
+        left = right
+        for radius in of_norm[0][1] if len(of_norm) > 1 else ():
+            left = np.all([left, *(robust[norm, name, radius] for name, _ in of_norm)], axis=0)
+            robust[norm, f"any_of_{norm}", radius] = left
+    return robust
 
 
 def _lines(found: pd.DataFrame) -> Iterator[str]:
     for dataset, of_data in found.groupby("dataset", sort=False):
-        yield f"{dataset}: robust accuracy (%) with 95 % intervals, {int(of_data['count'].iloc[0]):,} test images"
-        first = of_data["run"].iloc[0]
-        yield f"in the lines below each model, its difference to {first} in points, paired image by image"
+        first, what = of_data["run"].iloc[0], _WHAT[of_data["metric"].iloc[0]]
+        yield f"{dataset}: {what} (%) with 95 % intervals, {int(of_data['count'].iloc[0]):,} test images"
+        yield f"below each run its difference to {first} in points, paired image by image"
         for (norm, method), rows in of_data.groupby(["norm", "method"], sort=False):
-            radii = sorted(rows["strength"].unique())
-            unit = "/255" if norm == "linf" else ""
-            table = [[f"{method} ({norm})", *(f"{radius:g}{unit if radius else ''}" for radius in radii)]]
-            for run, of_run in rows.groupby("run", sort=False):
-                by_radius = of_run.set_index("strength").reindex(radii)
-                table.append([run, *(_text(cell, "") for _, cell in by_radius.iterrows())])
-                if run != first:
-                    table.append(["  difference", *(_text(cell, "difference_") for _, cell in by_radius.iterrows())])
-            widths = [max(map(len, column)) + 2 for column in itertools.zip_longest(*table, fillvalue="")]
             yield ""
-            for line in table:
-                yield "".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+            yield from _table(f"{method} ({norm})", rows, first, "/255" if norm == "linf" else "")
         yield ""
 
 
+def _table(title: str, rows: pd.DataFrame, first: str, unit: str) -> Iterator[str]:
+    radii = sorted(rows["strength"].unique())
+    table = [[title, *(f"{radius:g}{unit if radius else ''}" for radius in radii)]]
+    for run, of_run in rows.groupby("run", sort=False):
+        cells = [cell for _, cell in of_run.sort_values("strength").iterrows()]
+        table.append([run, *(_text(cell, "") for cell in cells)])
+        if run != first:
+            table.append(["  difference", *(_text(cell, "difference_") for cell in cells)])
+    widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]
+    for line in table:
+        yield "".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
 def _text(cell: pd.Series, prefix: str) -> str:
-    value, low, high = (cell[f"{prefix}{name}"] for name in _BOUNDS)
-    return "-" if np.isnan(value) else records.interval_text(value, low, high, percent=True)
+    return records.interval_text(*(cell[f"{prefix}{name}"] for name in _BOUNDS), percent=True)
 
 
 if __name__ == "__main__":

@@ -68,16 +68,12 @@ def adversarial(material: Material):
     if not norms:
         return None
     figure, axes = style.panels(len(norms))
-    labels = {
-        "linf": "radius of the L-inf ball, epsilon (1/255)",
-        "l2": "radius of the L2 ball, epsilon (all pixels, in [0, 1])",
-    }
     for axis, norm in zip(axes, norms, strict=True):
         part = records.select(rows, threat=norm)
         # The worst of the attacks lies on top of the strongest one; the tables have it.
         _curves(axis, part[part["method"] != f"any_of_{norm}"], material.majority)
         style.stretch(axis, np.unique(part["strength"].to_numpy(float)))
-        axis.set_xlabel(labels[norm])
+        axis.set_xlabel(style.RADIUS_AXES[norm])
         style.titles(axis, f"Accuracy under attack, {'L-inf' if norm == 'linf' else 'L2'}", style.subtitle(part))
     return figure
 

@@ -7,40 +7,40 @@ import pandas as pd
 
 from experiments.reporting import style
 
-_AXES = {"linf": "radius of the L-inf ball (1/255)", "l2": "radius of the L2 ball (all pixels, in [0, 1])"}
-
 
 def draw(found: pd.DataFrame, path: pathlib.Path) -> pathlib.Path:
     """Draws the worst case over the attacks of a norm, or the one attack that there is.
 
     Args:
-      found: columns dataset, run, model, norm, method, strength, value, low, high and count.
+      found: of `compare_attacks.compare`.
       path: of the PNG file.
     """
-    panels = [(*names, _hardest(rows)) for names, rows in found.groupby(["dataset", "norm"], sort=False)]
-    models = list(dict.fromkeys(_labels(found)))
+    found = found.assign(label=_labels(found))
+    labels = list(found["label"].unique())
+    panels = list(found.groupby(["dataset", "norm"], sort=False))
     with style.applied():
-        figure, axes = style.panels(len(panels), width=4.6, height=3.6, columns=2)
-        for axis, (dataset, norm, rows) in zip(axes, panels, strict=True):
-            for label, curve in rows.groupby(_labels(rows), sort=False):
-                style.curve(axis, curve, label, models.index(label))
-            style.stretch(axis, np.unique(rows["strength"].to_numpy(float)))
-            style.percent_axis(axis, "robust accuracy (%)")
-            axis.set_xlabel(_AXES[norm])
-            counts = f"{int(rows['count'].iloc[0]):,} test images; bands: 95 % intervals"
-            style.titles(axis, f"{dataset}, {rows['method'].iloc[0].replace('_', ' ')}", counts)
+        figure, axes = style.panels(len(panels), width=4.8, height=3.6, columns=2)
+        for axis, ((dataset, norm), rows) in zip(axes, panels, strict=True):
+            attacks = [name for name in rows["method"].unique() if name != f"any_of_{norm}"]
+            shown = rows[rows["method"] == rows["method"].iloc[-1]]
+            for _, curve in shown.groupby("run", sort=False):
+                label = curve["label"].iloc[0]
+                style.curve(axis, curve, label, labels.index(label))
+            majority = shown["majority"].iloc[0]
+            style.reference_line(axis, None if pd.isna(majority) else majority, "most frequent class")
+            style.stretch(axis, np.unique(shown["strength"].to_numpy(float)))
+            style.percent_axis(
+                axis, "all labels right (%)" if "exact_match" in set(shown["metric"]) else "accuracy (%)"
+            )
+            axis.set_xlabel(style.RADIUS_AXES[norm])
+            under = " and ".join(attacks).replace("_", " ")
+            count = f"{int(shown['count'].iloc[0]):,} test images; bands: 95 % intervals"
+            style.titles(axis, dataset, f"under {under}; {count}")
             axis.legend(fontsize=8.5)
         return style.save(figure, path)
 
 
-def _hardest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of the method that all runs have, the last one: the worst case follows the attacks it is of."""
-    runs = rows["run"].nunique()
-    shared = [name for name, of_name in rows.groupby("method", sort=False) if of_name["run"].nunique() == runs]
-    return rows[rows["method"] == (shared or [rows["method"].iloc[-1]])[-1]]
-
-
-def _labels(rows: pd.DataFrame) -> pd.Series:
-    """The model's name, with the folder's where two runs of a data set share it."""
-    shared = rows.groupby(["dataset", "model"])["run"].transform("nunique") > 1
-    return rows["model"].where(~shared, rows["model"] + ", " + rows["run"].map(lambda path: pathlib.Path(path).name))
+def _labels(found: pd.DataFrame) -> pd.Series:
+    """The model's name, or the run's path where runs of a data set share it."""
+    alone = found.groupby(["dataset", "model"])["run"].transform("nunique") == 1
+    return found["model"].where(alone, found["run"])

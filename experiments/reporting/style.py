@@ -35,6 +35,12 @@ _SETTINGS = {
 }
 
 
+RADIUS_AXES = {
+    "linf": "radius of the L-inf ball, epsilon (1/255)",
+    "l2": "radius of the L2 ball, epsilon (all pixels, in [0, 1])",
+}
+
+
 def applied() -> contextlib.AbstractContextManager:
     """The style, while a figure is drawn and saved; the caller's own matplotlib settings come back afterwards."""
     return matplotlib.rc_context(_SETTINGS)

@@ -27,6 +27,8 @@ from threats import adversarial, evaluation, outcomes, statistics
 
 # Radii are given in 1/255 in the maximum norm and as they are in the Euclidean one.
 UNITS = {"linf": 1 / 255, "l2": 1.0}
+# The setting that lists the radii of a norm.
+RADII = {"linf": "epsilons", "l2": "epsilons_l2"}
 CONTROL = "uniform_noise"
 _SINGLE_STEPS = ("fgsm", "fgsm_l2", "r_fgsm")
 
@@ -47,7 +49,7 @@ def run(ctx: context.Context) -> list[records.Measurement]:
     chosen = ctx.config.adversarial
     split = ctx.test_images(chosen.images)
     norms = {name: adversarial.ATTACKS[name].norm for name in chosen.attacks}
-    radii = {norm: {"linf": chosen.epsilons, "l2": chosen.epsilons_l2}[norm] for norm in norms.values()}
+    radii = {norm: getattr(chosen, RADII[norm]) for norm in norms.values()}
     names = {norm: [*(name for name in norms if norms[name] == norm), CONTROL] for norm in radii}
     clean = _clean(ctx, split)
     rows = []

@@ -8,7 +8,7 @@ from threats.statistics.allocation import neyman_allocation, proportional_alloca
 from threats.statistics.differences import independent_difference
 from threats.statistics.interval import Interval
 from threats.statistics.means import bounded_mean, mean, paired_difference
-from threats.statistics.pairs import newcombe
+from threats.statistics.pairs import paired_proportions
 from threats.statistics.planning import sample_size
 from threats.statistics.proportions import clopper_pearson, wilson
 from threats.statistics.resampling import METHODS, Method, bootstrap
@@ -25,9 +25,9 @@ __all__ = [
     "clopper_pearson",
     "independent_difference",
     "mean",
-    "newcombe",
     "neyman_allocation",
     "paired_difference",
+    "paired_proportions",
     "proportional_allocation",
     "reached",
     "sample_size",

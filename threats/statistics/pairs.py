@@ -6,8 +6,8 @@
     phi       c / sqrt((e + f) (g + h) (e + g) (f + h)),   c = max(eh - fg - n/2, 0) where eh >= fg, else eh - fg
 
 with Wilson's bounds of either proportion. Without the correlation phi it is the interval of independent proportions.
-Student's interval of paired differences has no width where all n pairs agree and is too narrow where nearly all do;
-this one has one of about that of a proportion near 0.
+Where nearly all pairs agree, Student's interval of paired differences is too narrow; this one stays about as wide as
+that of a proportion near 0.
 
 References: Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired
 data", 1998, method 10. Fagerland, Lydersen and Laake, "Recommended tests and confidence intervals for paired binomial
@@ -22,18 +22,21 @@ from numpy import typing as npt
 from threats.statistics import interval, proportions
 
 
-def newcombe(a: npt.ArrayLike, b: npt.ArrayLike, *, confidence: float = 0.95) -> interval.Interval:
+def paired_proportions(a: npt.ArrayLike, b: npt.ArrayLike, *, confidence: float = 0.95) -> interval.Interval:
     """The difference mean(a) - mean(b) where a[i] and b[i] are of the same image.
 
     Args:
       a, b: [n] of 0 and 1 (or bool), n independent pairs. With none the interval is [-1, 1] and the value NaN.
       confidence: in (0, 1).
 
+    Returns:
+      The difference in [-1, 1] with its interval; the count is n.
+
     Raises:
       ValueError: if the lengths differ, an entry is neither 0 nor 1, or `confidence` is out of range.
 
     Example:
-      >>> newcombe([1, 1, 1, 0], [1, 0, 0, 0]).value
+      >>> paired_proportions([1, 1, 1, 0], [1, 0, 0, 0]).value
       0.5
     """
     interval.check_confidence(confidence)

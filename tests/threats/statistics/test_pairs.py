@@ -23,7 +23,7 @@ def _pairs(both: int, first: int, second: int, neither: int):
     [((59, 6, 16, 80), (-0.0621, -0.1186, -0.0046)), ((1, 1, 7, 12), (-0.286, -0.507, -0.026))],
 )
 def test_published_examples(table, expected):
-    found = statistics.newcombe(*_pairs(*table))
+    found = statistics.paired_proportions(*_pairs(*table))
     digits = 4 if table[0] == 59 else 3
     assert tuple(round(x, digits) for x in found[:3]) == expected
     assert found.count == sum(table)
@@ -31,24 +31,24 @@ def test_published_examples(table, expected):
 
 def test_mirrored_when_the_two_change_places():
     a, b = _pairs(7, 5, 2, 9)
-    found, mirrored = statistics.newcombe(a, b), statistics.newcombe(b, a)
+    found, mirrored = statistics.paired_proportions(a, b), statistics.paired_proportions(b, a)
     np.testing.assert_allclose(mirrored[:3], (-found.value, -found.high, -found.low), atol=1e-12)
 
 
 def test_without_correlation_it_is_the_interval_of_independent_proportions():
     # eh = fg, so that phi is 0.
     a, b = _pairs(6, 6, 3, 3)
-    found = statistics.newcombe(a, b)
+    found = statistics.paired_proportions(a, b)
     alone = statistics.independent_difference(statistics.wilson(12, 18), statistics.wilson(9, 18))
     np.testing.assert_allclose(found[:3], alone[:3], atol=1e-12)
 
 
 def test_pairs_that_agree_narrow_it_but_leave_a_width():
     a, b = _pairs(20, 2, 1, 9)
-    found = statistics.newcombe(a, b)
+    found = statistics.paired_proportions(a, b)
     alone = statistics.independent_difference(statistics.wilson(22, 32), statistics.wilson(21, 32))
     assert found.high - found.low < 0.7 * (alone.high - alone.low)
-    equal = statistics.newcombe(*_pairs(20, 0, 0, 12))
+    equal = statistics.paired_proportions(*_pairs(20, 0, 0, 12))
     assert equal.value == 0
     assert equal.low < -0.03
     assert equal.high > 0.03
@@ -65,13 +65,13 @@ def test_covers_as_often_as_it_says(shares):
         table = (both, first, second, neither)
         chance = stats.multinomial.pmf(table, count, shares)
         if chance > 1e-7:
-            found = statistics.newcombe(*_pairs(*table))
+            found = statistics.paired_proportions(*_pairs(*table))
             covered += chance * (found.low <= truth <= found.high)
     assert 0.935 < covered < 0.99
 
 
 def test_no_pairs():
-    found = statistics.newcombe([], [])
+    found = statistics.paired_proportions([], [])
     assert math.isnan(found.value)
     assert tuple(found[1:]) == (-1.0, 1.0, 0)
 
@@ -82,6 +82,6 @@ def test_no_pairs():
 )
 def test_refuses(a, b, message):
     with pytest.raises(ValueError, match=message):
-        statistics.newcombe(a, b)
+        statistics.paired_proportions(a, b)
     with pytest.raises(ValueError, match="confidence"):
-        statistics.newcombe([1], [1], confidence=1.0)
+        statistics.paired_proportions([1], [1], confidence=1.0)
