@@ -1,5 +1,6 @@
 """How a run was made: versions, commit, device and command, so that its numbers can be made again."""
 
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -51,8 +52,12 @@ def device() -> str:
     return f"{len(devices)} x {kind}"
 
 
+@functools.cache
 def commit() -> str | None:
-    """The commit of the code, with `+ local changes` where there are any; None outside a git checkout."""
+    """The commit of the code, with `+ local changes` where there are any; None outside a git checkout.
+
+    Looked at once, as the code was read then: the checkout may be another one by the time that a training ends.
+    """
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from experiments.storage import folder, records
+from experiments.storage import folder, provenance, records
 
 _HOLD = """
 import sys
@@ -113,3 +113,14 @@ def test_a_new_folder_has_no_rows(tmp_path):
     run = folder.start(tmp_path / "deep" / "run", {}, {})
     assert tuple(run.rows().columns) == records.COLUMNS
     assert run.faults().empty
+
+
+def test_the_commit_is_that_of_the_first_look(monkeypatch):
+    """A checkout that moves under a running program is not what the program was read from."""
+    heads = iter(["first", "", "second", ""])
+    monkeypatch.setattr(provenance, "_git", lambda root, *arguments: next(heads))
+    provenance.commit.cache_clear()
+    try:
+        assert provenance.commit() == provenance.commit() != "second"
+    finally:
+        provenance.commit.cache_clear()
