@@ -1,7 +1,7 @@
 """Projected gradient descent: a step of it against one gradient with respect to the images, and the whole of it against
 Foolbox's on the same model.
 
-    python -m benchmarks.attacks           # with MedMamba-T and Foolbox, which the suite leaves out: 20 minutes
+    python -m benchmarks.attacks           # with MedMamba-T and Foolbox, which the suite leaves out: over half an hour
 
 A step's time is the difference of a long and a short attack over the difference of their steps, in the same round; so
 the passes before the first step and after the last do not count.
