@@ -134,9 +134,8 @@ def _shared(runs: list[_Run]) -> list[tuple[str, str, list[float]]]:
     found = []
     for name in runs[0].chosen["attacks"]:
         norm = adversarial.get_attack(name).norm
-        having = [run for run in runs if name in run.chosen["attacks"]]
         radii = set.intersection(*(set(run.chosen[stage.RADII[norm]]) for run in runs))
-        if len(having) == len(runs) and radii:
+        if radii and all(name in run.chosen["attacks"] for run in runs):
             found.append((name, norm, sorted(radii)))
     if not found:
         have = "; ".join(f"{run.path} has {', '.join(run.chosen['attacks'])}" for run in runs)
